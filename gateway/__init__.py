@@ -1,0 +1,1 @@
+"""The gateway: nginx configuration, its renderer, and the merged API document it serves."""

@@ -1,0 +1,117 @@
+"""Writes the gateway's nginx configuration for one place: replaces the `${NAME}` placeholders and lists the upstreams' replicas.
+
+The files beside this module are the configuration; only what differs from place to place (addresses, directories, limits)
+is a placeholder. Local runs and container images use the same files. Standard library only, so that an image can run it too.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import string
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+UPSTREAMS = ("auth", "leads", "workflows", "crm_sync")
+UPSTREAMS_FILE = "upstreams.conf"
+
+_SOURCE = Path(__file__).parent
+_ADDRESS = re.compile(r"[A-Za-z0-9_.-]+:[0-9]{1,5}")
+
+
+class _Placeholders(string.Template):
+    """Only `${UPPER_CASE}` is a placeholder: nginx's own `$variables` stay as they are."""
+
+    flags = re.VERBOSE
+    pattern = r"""
+    \$(?:
+      (?P<escaped>(?!)) |
+      (?P<named>(?!)) |
+      \{(?P<braced>[A-Z][A-Z_]*)\} |
+      (?P<invalid>(?!))
+    )
+    """
+
+
+def _root_keeps_root() -> str:
+    """Workers of a gateway started by root stay root: they read files under directories that only their owner may enter."""
+    return "root" if os.geteuid() == 0 else ""
+
+
+@dataclass(frozen=True, slots=True)
+class GatewaySettings:
+    """What differs from place to place. Addresses are nginx `listen` values, such as `127.0.0.1:8080` or `8080`."""
+
+    public_listen: str
+    internal_listen: str
+    replicas: Mapping[str, Sequence[str]]  # upstream name → "host:port" of each replica; a name left out has no replica
+    static_dir: Path  # holds docs/
+    log_dir: Path  # access.log and error.log
+    pid_path: Path
+    temp_dir: Path  # request bodies and large answers pass through here
+    worker_processes: int = 1
+    worker_user: str = field(default_factory=_root_keeps_root)  # empty: the user who starts nginx
+    requests_per_second: int = 1000  # per client address
+    request_burst: int = 2000
+    connections_per_client: int = 2000
+    unlimited_networks: Sequence[str] = ("127.0.0.0/8", "::1/128")  # clients whose requests are not counted
+
+
+def upstreams(replicas: Mapping[str, Sequence[str]]) -> str:
+    """The text of `upstreams.conf`: one block for every upstream. To scale, write it anew and send nginx SIGHUP.
+
+    `replicas` maps an upstream's name to the "host:port" of each replica. Raises ValueError for an unknown name or a malformed address.
+    """
+    unknown = sorted(set(replicas) - set(UPSTREAMS))
+    if unknown:
+        raise ValueError(f"unknown upstream: {', '.join(unknown)}; known are {', '.join(UPSTREAMS)}")
+    return "\n".join(_upstream(name, replicas.get(name, ())) for name in UPSTREAMS)
+
+
+def _upstream(name: str, addresses: Sequence[str]) -> str:
+    malformed = [address for address in addresses if not _ADDRESS.fullmatch(address)]
+    if malformed:
+        raise ValueError(f"a replica of {name} is not host:port: {', '.join(malformed)}")
+    # nginx refuses a group without servers; one that is down for good loads, and requests for it get a 502.
+    servers = [f"server {address} max_fails=2 fail_timeout=2s;" for address in addresses] or ["server 127.0.0.1:9 down;"]
+    lines = [f"zone {name} 128k;", "least_conn;", *servers, "keepalive 64;", "keepalive_requests 100000;", "keepalive_timeout 60s;"]
+    return f"upstream {name} {{\n" + "".join(f"    {line}\n" for line in lines) + "}\n"
+
+
+def render(destination: Path, settings: GatewaySettings) -> None:
+    """Write nginx.conf, conf.d/, snippets/ and upstreams.conf under `destination`, and make the directories they name.
+
+    Start nginx with `nginx_command(destination)`. Raises KeyError when a file has a placeholder without a value.
+    """
+    values = _values(destination, settings)
+    for source in sorted([_SOURCE / "nginx.conf", *_SOURCE.glob("conf.d/*.conf"), *_SOURCE.glob("snippets/*.conf")]):
+        target = destination / source.relative_to(_SOURCE)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(_Placeholders(source.read_text()).substitute(values))
+    (destination / UPSTREAMS_FILE).write_text(upstreams(settings.replicas))
+    for directory in (settings.log_dir, settings.temp_dir, settings.pid_path.parent):
+        directory.mkdir(parents=True, exist_ok=True)
+
+
+def nginx_command(destination: Path, *arguments: str, binary: str = "nginx") -> list[str]:
+    """The command line for a configuration written by `render`: runs in the foreground; with "-t" checks it."""
+    return [binary, "-e", "stderr", "-p", str(destination), "-c", str(destination / "nginx.conf"), *arguments]
+
+
+def _values(destination: Path, settings: GatewaySettings) -> dict[str, str]:
+    return {
+        "CONFIG_DIR": str(destination),
+        "PUBLIC_LISTEN": settings.public_listen,
+        "INTERNAL_LISTEN": settings.internal_listen,
+        "STATIC_DIR": str(settings.static_dir),
+        "LOG_DIR": str(settings.log_dir),
+        "PID_PATH": str(settings.pid_path),
+        "TEMP_DIR": str(settings.temp_dir),
+        "WORKERS": str(settings.worker_processes),
+        "USER_LINE": f"user {settings.worker_user};" if settings.worker_user else "",
+        "REQUEST_RATE": f"{settings.requests_per_second}r/s",
+        "REQUEST_BURST": str(settings.request_burst),
+        "CONNECTIONS": str(settings.connections_per_client),
+        "UNLIMITED": " ".join(f"{network} 1;" for network in settings.unlimited_networks),
+    }
