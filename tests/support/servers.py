@@ -1,0 +1,146 @@
+"""The servers that tests run against: PostgreSQL, RabbitMQ with its management API, and Redis, real and private.
+
+A set lives for one pytest session, or is kept running while somebody works:
+
+    python -m tests.support.servers start FILE     # then: export AO_TEST_SERVERS=FILE
+    python -m tests.support.servers stop FILE
+"""
+
+import argparse
+import json
+import os
+import secrets
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from deploy.local.servers import Epmd, Launched, PostgreSQL, RabbitMQ, Redis, free_ports, launch, stop, wait_ready
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+RUNNING_SET = "AO_TEST_SERVERS"
+
+
+@dataclass(frozen=True)
+class TestServers:
+    """Where the servers are. `postgres_dsn` is a superuser's; `folder` holds data and logs of all of them."""
+
+    __test__ = False
+
+    postgres_dsn: str
+    amqp_url: str
+    management_url: str
+    redis_url: str
+    folder: str
+    pids: dict[str, int]
+    """Process ids by server name, for tests that stop, pause or kill one."""
+
+    @classmethod
+    def load(cls, path: Path) -> "TestServers":
+        """Reads the file that `start` wrote."""
+        return cls(**json.loads(path.read_text()))
+
+
+@contextmanager
+def test_servers() -> Iterator[TestServers]:
+    """The running set named by AO_TEST_SERVERS, or a set of this session's own that ends with it."""
+    running = os.environ.get(RUNNING_SET)
+    if running:
+        yield TestServers.load(Path(running))
+        return
+    state = Path(os.environ.get("STATE_DIR", REPOSITORY / ".state")).resolve()
+    parent = state / "test"
+    parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    folder = Path(tempfile.mkdtemp(prefix="servers-", dir=parent))
+    started: list[Launched] = []
+    try:
+        yield start_servers(folder, started)
+    finally:
+        for one in reversed(started):
+            stop(one)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+test_servers.__test__ = False  # type: ignore[attr-defined]  # pytest: not a test, in spite of its name
+
+
+def start_servers(folder: Path, started: list[Launched]) -> TestServers:
+    """Starts a set below `folder` and appends each server to `started` at once, so that a failure can stop the rest."""
+    ports = free_ports(6)
+    password = secrets.token_urlsafe(24)
+    postgres = PostgreSQL(folder / "postgresql", ports[0], password, max_connections=300)
+    redis = Redis(folder / "redis", ports[1], password)
+    epmd = Epmd(folder / "rabbitmq", ports[2])
+    rabbit = RabbitMQ(folder / "rabbitmq", ports[3], ports[4], ports[2], password, management_port=ports[5])
+    logs = folder / "logs"
+    started.append(launch(epmd, logs))
+    wait_ready(started[0])
+    for server in (rabbit, postgres, redis):
+        started.append(launch(server, logs))
+    wait_ready(*started, seconds=120)
+    management = rabbit.management_url()
+    assert management is not None
+    pids = {one.server.name: one.pid for one in started}
+    return TestServers(postgres.dsn(), rabbit.url(), management, redis.url(), str(folder), pids)
+
+
+def _start(path: Path) -> None:
+    if path.exists():
+        sys.exit(f"{path} exists: a set runs already, or stop it first: python -m tests.support.servers stop {path}")
+    folder = path.resolve().with_suffix("")
+    folder.mkdir(parents=True, mode=0o700)
+    started: list[Launched] = []
+    try:
+        servers = start_servers(folder, started)
+    except BaseException:
+        for one in reversed(started):
+            stop(one)
+        raise
+    path.touch(mode=0o600)
+    path.write_text(json.dumps(asdict(servers), indent=1) + "\n")
+    sys.stdout.write(f"The servers run. To use them: export {RUNNING_SET}={path.resolve()}\n")
+
+
+def _stop(path: Path) -> None:
+    servers = TestServers.load(path)
+    signals = {"postgresql": signal.SIGINT}
+    for name, pid in reversed(servers.pids.items()):
+        if _is_of(pid, servers.folder):
+            os.kill(pid, signals.get(name, signal.SIGTERM))
+            _wait_gone(pid)
+    shutil.rmtree(servers.folder)
+    path.unlink()
+
+
+def _is_of(pid: int, folder: str) -> bool:
+    """Whether that process still is one of the set: process ids are used again."""
+    try:
+        return os.readlink(f"/proc/{pid}/cwd").startswith(folder)
+    except OSError:
+        return False
+
+
+def _wait_gone(pid: int, seconds: float = 20) -> None:
+    deadline = time.monotonic() + seconds
+    while Path(f"/proc/{pid}/cwd").exists():
+        if time.monotonic() > deadline:
+            os.kill(pid, signal.SIGKILL)
+            deadline += seconds
+        time.sleep(0.05)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="tests.support.servers", description=__doc__.splitlines()[0])
+    parser.add_argument("action", choices=["start", "stop"])
+    parser.add_argument("file", type=Path)
+    arguments = parser.parse_args()
+    (_start if arguments.action == "start" else _stop)(arguments.file)
+
+
+if __name__ == "__main__":
+    main()
