@@ -1,41 +1,29 @@
-"""Writes the gateway's nginx configuration for one place: replaces the `${NAME}` placeholders and lists the upstreams' replicas.
+"""Writes the gateway's nginx configuration for one place: fills in the `${NAME}` placeholders and lists the replicas.
 
-The files beside this module are the configuration; only what differs from place to place (addresses, directories, limits)
-is a placeholder. Local runs and container images use the same files. Standard library only, so that an image can run it too.
+The files beside this module are the configuration; only what differs from place to place (addresses, directories,
+limits) is a placeholder. Local runs and container images use the same files. Standard library only, so that an image
+can run it too.
 """
 
 from __future__ import annotations
 
 import os
 import re
-import string
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 UPSTREAMS = ("auth", "leads", "workflows", "crm_sync")
 UPSTREAMS_FILE = "upstreams.conf"
+CLOSING_FLAG = "closing"
 
 _SOURCE = Path(__file__).parent
+_PLACEHOLDER = re.compile(r"\$\{([A-Z][A-Z_]*)\}")  # nginx's own $variables stay as they are
 _ADDRESS = re.compile(r"[A-Za-z0-9_.-]+:[0-9]{1,5}")
 
 
-class _Placeholders(string.Template):
-    """Only `${UPPER_CASE}` is a placeholder: nginx's own `$variables` stay as they are."""
-
-    flags = re.VERBOSE
-    pattern = r"""
-    \$(?:
-      (?P<escaped>(?!)) |
-      (?P<named>(?!)) |
-      \{(?P<braced>[A-Z][A-Z_]*)\} |
-      (?P<invalid>(?!))
-    )
-    """
-
-
 def _root_keeps_root() -> str:
-    """Workers of a gateway started by root stay root: they read files under directories that only their owner may enter."""
+    """Workers of a gateway that root starts stay root: they read below directories that only their owner may enter."""
     return "root" if os.geteuid() == 0 else ""
 
 
@@ -59,9 +47,10 @@ class GatewaySettings:
 
 
 def upstreams(replicas: Mapping[str, Sequence[str]]) -> str:
-    """The text of `upstreams.conf`: one block for every upstream. To scale, write it anew and send nginx SIGHUP.
+    """The text of `upstreams.conf`: a block for every upstream. `reload.change_replicas` gives it to a running gateway.
 
-    `replicas` maps an upstream's name to the "host:port" of each replica. Raises ValueError for an unknown name or a malformed address.
+    `replicas` maps an upstream's name to the "host:port" of each replica. Raises ValueError for an unknown name or a
+    malformed address.
     """
     unknown = sorted(set(replicas) - set(UPSTREAMS))
     if unknown:
@@ -74,9 +63,11 @@ def _upstream(name: str, addresses: Sequence[str]) -> str:
     if malformed:
         raise ValueError(f"a replica of {name} is not host:port: {', '.join(malformed)}")
     # nginx refuses a group without servers; one that is down for good loads, and requests for it get a 502.
-    servers = [f"server {address} max_fails=2 fail_timeout=2s;" for address in addresses] or ["server 127.0.0.1:9 down;"]
-    lines = [f"zone {name} 128k;", "least_conn;", *servers, "keepalive 64;", "keepalive_requests 100000;", "keepalive_timeout 60s;"]
-    return f"upstream {name} {{\n" + "".join(f"    {line}\n" for line in lines) + "}\n"
+    servers = [f"{address} max_fails=2 fail_timeout=2s" for address in addresses] or ["127.0.0.1:9 down"]
+    lines = [f"zone {name} 128k", "least_conn", *(f"server {server}" for server in servers)]
+    # The services keep an idle connection for 75 s: nginx has to be the one that closes it.
+    lines += ["keepalive 64", "keepalive_requests 100000", "keepalive_timeout 60s"]
+    return f"upstream {name} {{\n" + "".join(f"    {line};\n" for line in lines) + "}\n"
 
 
 def render(destination: Path, settings: GatewaySettings) -> None:
@@ -88,8 +79,9 @@ def render(destination: Path, settings: GatewaySettings) -> None:
     for source in sorted([_SOURCE / "nginx.conf", *_SOURCE.glob("conf.d/*.conf"), *_SOURCE.glob("snippets/*.conf")]):
         target = destination / source.relative_to(_SOURCE)
         target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(_Placeholders(source.read_text()).substitute(values))
+        target.write_text(_PLACEHOLDER.sub(lambda found: values[found[1]], source.read_text()))
     (destination / UPSTREAMS_FILE).write_text(upstreams(settings.replicas))
+    (destination / CLOSING_FLAG).unlink(missing_ok=True)
     for directory in (settings.log_dir, settings.temp_dir, settings.pid_path.parent):
         directory.mkdir(parents=True, exist_ok=True)
 
@@ -101,7 +93,7 @@ def nginx_command(destination: Path, *arguments: str, binary: str = "nginx") -> 
 
 def _values(destination: Path, settings: GatewaySettings) -> dict[str, str]:
     return {
-        "CONFIG_DIR": str(destination),
+        "CLOSING_FLAG": str(destination / CLOSING_FLAG),
         "PUBLIC_LISTEN": settings.public_listen,
         "INTERNAL_LISTEN": settings.internal_listen,
         "STATIC_DIR": str(settings.static_dir),
