@@ -11,9 +11,7 @@ from contracts import events, schemas
 
 @cache
 def _registry() -> Registry[Any]:
-    return Registry().with_resources(
-        [(name, Resource.from_contents(schema)) for name, schema in schemas().items()]
-    )
+    return Registry().with_resources([(name, Resource.from_contents(schema)) for name, schema in schemas().items()])
 
 
 @cache
@@ -33,7 +31,10 @@ def problems(event: dict[str, Any]) -> list[str]:
     if contract is None:
         return [f"unknown event type {event.get('type')!r}"]
     found = [f"{error.json_path}: {error.message}" for error in _envelope().iter_errors(event)]
-    found += [f"$.data{error.json_path[1:]}: {error.message}" for error in _validator(contract.type).iter_errors(event.get("data"))]
+    found += [
+        f"$.data{error.json_path[1:]}: {error.message}"
+        for error in _validator(contract.type).iter_errors(event.get("data"))
+    ]
     if event.get("source") != f"/services/{contract.producer}":
         found.append(f"$.source: {contract.type} comes from {contract.producer}")
     return found

@@ -1,0 +1,5 @@
+import sys
+
+from chassis.migrations import main
+
+sys.exit(main())
