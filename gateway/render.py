@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 UPSTREAMS = ("auth", "leads", "workflows", "crm_sync")
@@ -20,11 +21,6 @@ CLOSING_FLAG = "closing"
 _SOURCE = Path(__file__).parent
 _PLACEHOLDER = re.compile(r"\$\{([A-Z][A-Z_]*)\}")  # nginx's own $variables stay as they are
 _ADDRESS = re.compile(r"[A-Za-z0-9_.-]+:[0-9]{1,5}")
-
-
-def _root_keeps_root() -> str:
-    """Workers of a gateway that root starts stay root: they read below directories that only their owner may enter."""
-    return "root" if os.geteuid() == 0 else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +35,6 @@ class GatewaySettings:
     pid_path: Path
     temp_dir: Path  # request bodies and large answers pass through here
     worker_processes: int = 1
-    worker_user: str = field(default_factory=_root_keeps_root)  # empty: the user who starts nginx
     requests_per_second: int = 1000  # per client address
     request_burst: int = 2000
     connections_per_client: int = 2000
@@ -76,6 +71,8 @@ def render(destination: Path, settings: GatewaySettings) -> None:
     Start nginx with `nginx_command(destination)`. Raises KeyError when a file has a placeholder without a value.
     """
     values = _values(destination, settings)
+    for directory in ("conf.d", "snippets"):
+        shutil.rmtree(destination / directory, ignore_errors=True)  # files of an earlier version would be read too
     for source in sorted([_SOURCE / "nginx.conf", *_SOURCE.glob("conf.d/*.conf"), *_SOURCE.glob("snippets/*.conf")]):
         target = destination / source.relative_to(_SOURCE)
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -88,7 +85,19 @@ def render(destination: Path, settings: GatewaySettings) -> None:
 
 def nginx_command(destination: Path, *arguments: str, binary: str = "nginx") -> list[str]:
     """The command line for a configuration written by `render`: runs in the foreground; with "-t" checks it."""
-    return [binary, "-e", "stderr", "-p", str(destination), "-c", str(destination / "nginx.conf"), *arguments]
+    # Workers of a gateway that root starts stay root: they read below directories that only their owner may enter.
+    account = "user root; " if os.geteuid() == 0 else ""
+    flags = [
+        "-e",
+        "stderr",
+        "-p",
+        str(destination),
+        "-c",
+        str(destination / "nginx.conf"),
+        "-g",
+        f"{account}daemon off;",
+    ]
+    return [binary, *flags, *arguments]
 
 
 def _values(destination: Path, settings: GatewaySettings) -> dict[str, str]:
@@ -101,7 +110,6 @@ def _values(destination: Path, settings: GatewaySettings) -> dict[str, str]:
         "PID_PATH": str(settings.pid_path),
         "TEMP_DIR": str(settings.temp_dir),
         "WORKERS": str(settings.worker_processes),
-        "USER_LINE": f"user {settings.worker_user};" if settings.worker_user else "",
         "REQUEST_RATE": f"{settings.requests_per_second}r/s",
         "REQUEST_BURST": str(settings.request_burst),
         "CONNECTIONS": str(settings.connections_per_client),
