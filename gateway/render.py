@@ -71,8 +71,8 @@ def render(destination: Path, settings: GatewaySettings) -> None:
     Start nginx with `nginx_command(destination)`. Raises KeyError when a file has a placeholder without a value.
     """
     values = _values(destination, settings)
-    for directory in ("conf.d", "snippets"):
-        shutil.rmtree(destination / directory, ignore_errors=True)  # files of an earlier version would be read too
+    for part in ("conf.d", "snippets"):
+        shutil.rmtree(destination / part, ignore_errors=True)  # files of an earlier version would be read too
     for source in sorted([_SOURCE / "nginx.conf", *_SOURCE.glob("conf.d/*.conf"), *_SOURCE.glob("snippets/*.conf")]):
         target = destination / source.relative_to(_SOURCE)
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -87,17 +87,8 @@ def nginx_command(destination: Path, *arguments: str, binary: str = "nginx") -> 
     """The command line for a configuration written by `render`: runs in the foreground; with "-t" checks it."""
     # Workers of a gateway that root starts stay root: they read below directories that only their owner may enter.
     account = "user root; " if os.geteuid() == 0 else ""
-    flags = [
-        "-e",
-        "stderr",
-        "-p",
-        str(destination),
-        "-c",
-        str(destination / "nginx.conf"),
-        "-g",
-        f"{account}daemon off;",
-    ]
-    return [binary, *flags, *arguments]
+    where = ["-e", "stderr", "-p", str(destination), "-c", str(destination / "nginx.conf")]
+    return [binary, *where, "-g", f"{account}daemon off;", *arguments]
 
 
 def _values(destination: Path, settings: GatewaySettings) -> dict[str, str]:
