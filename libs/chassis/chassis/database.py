@@ -90,7 +90,7 @@ class Database:
         try:
             yield connection
         finally:
-            await _finished(self._pool.release(connection))
+            await finish(self._pool.release(connection))
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Transaction]:
@@ -107,9 +107,9 @@ class Database:
                 rows = await tx.write_events()
                 failpoint("database.before_commit")
             except BaseException:
-                await _finished(_rollback(transaction))
+                await finish(_rollback(transaction))
                 raise
-            await _finished(self._commit(transaction, rows))
+            await finish(self._commit(transaction, rows))
 
     async def _commit(self, transaction: asyncpg.transaction.Transaction, rows: list[OutboxRow]) -> None:
         try:
@@ -150,7 +150,7 @@ async def _rollback(transaction: asyncpg.transaction.Transaction) -> None:
             raise
 
 
-async def _finished(work: Awaitable[_Result]) -> _Result:
+async def finish(work: Awaitable[_Result]) -> _Result:
     """Let `work` run to its end even if the caller is cancelled; the cancellation is raised after it."""
     task = asyncio.ensure_future(work)
     cancelled: asyncio.CancelledError | None = None

@@ -7,7 +7,8 @@ a principal, are compared with a fingerprint of method, path, query and body, an
 
 import asyncio
 import hashlib
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Annotated, Any
@@ -91,8 +92,8 @@ def choose_key(client_key: str | None, gateway_request: str | None) -> tuple[str
     return f"gw:{gateway_request or new_id('direct')}", False
 
 
-def write_request(scope: str) -> Any:
-    """A FastAPI dependency: the authorised WriteRequest of a route that needs `scope`."""
+def write_request(scope: str | None = None) -> Any:
+    """A FastAPI dependency: the authorised WriteRequest of a route that needs `scope` (None: any valid token)."""
 
     async def dependency(
         request: Request,
@@ -133,15 +134,26 @@ async def run_once(write: WriteRequest, database: Database, effect: Effect) -> A
     `effect` may raise any ProblemError: then nothing is kept, and a repetition tries again. Raises Unprocessable for a key that
     was used for another request, Conflict (a client's key) or Unavailable (the gateway's) while the first is still running.
     """
-    # Equal keys in one process wait here, not on a database connection each.
-    while (first := _under_way.get(write.scope)) is not None:
+    async with hold_key(write.scope):
+        return await _run_with_retry(write, database, effect)
+
+
+@asynccontextmanager
+async def hold_key(scope: tuple[str, str, str]) -> AsyncIterator[bool]:
+    """Be the only one with this key in this process: equal keys wait here, not on a database connection each.
+
+    Gives True if another request with the key went first.
+    """
+    waited = False
+    while (first := _under_way.get(scope)) is not None:
+        waited = True
         await asyncio.shield(first)
     done = asyncio.get_running_loop().create_future()
-    _under_way[write.scope] = done
+    _under_way[scope] = done
     try:
-        return await _run_with_retry(write, database, effect)
+        yield waited
     finally:
-        del _under_way[write.scope]
+        del _under_way[scope]
         done.set_result(None)
 
 

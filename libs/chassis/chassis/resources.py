@@ -3,7 +3,7 @@
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -59,11 +59,11 @@ def make_redis(url: str) -> Redis:
 
 @asynccontextmanager
 async def open_resources(
-    settings: ServiceSettings, *, consumes: bool = False, identity: IdentitySource | None = None
+    settings: ServiceSettings, *, consumes: bool = False, identity: Callable[[Database], IdentitySource] | None = None
 ) -> AsyncIterator[Resources]:
     """Everything a process needs. It waits for PostgreSQL; RabbitMQ, Redis and auth may come later.
 
-    `consumes` opens the second broker connection. `identity` replaces the calls to auth (auth itself asks its own database).
+    `consumes` opens the second broker connection. `identity` replaces the calls to auth: auth itself asks its own database.
     """
     async with AsyncExitStack() as stack:
         bus = Bus(settings.broker_url.get_secret_value(), settings.service)
@@ -83,7 +83,7 @@ async def open_resources(
         outbound = OutboundClient(settings.outbound_allowed_hosts)
         stack.push_async_callback(outbound.close)
         tokens = TokenVerifier(
-            identity or RemoteIdentity(internal),
+            identity(database) if identity else RemoteIdentity(internal),
             refresh_seconds=settings.jwks_refresh_seconds,
             poll_seconds=settings.revocation_poll_seconds,
         )

@@ -41,17 +41,23 @@ async def authenticate(request: HTTPConnection) -> Principal:
     return principal
 
 
-def require(scope: str) -> Any:
+async def authorise(request: HTTPConnection, scope: str | None) -> Principal:
+    """The request's principal if it holds `scope` (None: any valid token will do); Unauthorized or Forbidden otherwise."""
+    principal = await authenticate(request)
+    if scope is not None:
+        principal.require(scope)
+    return principal
+
+
+def require(scope: str | None = None) -> Any:
     """`principal: Annotated[Principal, Depends(require("leads:read"))]`: 401 without a valid token, 403 without `scope`."""
 
     async def dependency(request: Request) -> Principal:
-        principal = await authenticate(request)
-        principal.require(scope)
-        return principal
+        return await authorise(request, scope)
 
     async def documented(
         principal: Annotated[Principal, Depends(dependency)],
-        _token: Annotated[str | None, Security(_bearer, scopes=[scope])],
+        _token: Annotated[str | None, Security(_bearer, scopes=[scope] if scope else [])],
     ) -> Principal:
         return principal
 

@@ -138,7 +138,7 @@ class TokenVerifier:
         if key_id not in self._keys and time.monotonic() - self._keys_asked_at > REFETCH_SECONDS:
             try:
                 await self._load_keys()
-            except _UNREACHABLE as error:
+            except (*_UNREACHABLE, jwt.PyJWTError) as error:
                 raise Unavailable("The token's key is unknown here and auth cannot be asked; try again.") from error
         if key_id not in self._keys:
             raise Unauthorized("The access token is not valid.")
@@ -154,8 +154,8 @@ class TokenVerifier:
             try:
                 await self._load_keys()
                 delay = self._refresh_seconds
-            except (*_UNREACHABLE, jwt.PyJWTError) as error:
-                log.warning("fail-loading-keys", error=str(error) or type(error).__name__)
+            except Exception as error:  # noqa: BLE001 - whatever it is, the next round must come
+                log.warning("fail-loading-keys", error=repr(error))
                 delay = self._poll_seconds if self._keys else 0.3
             await asyncio.sleep(delay)
 
@@ -167,8 +167,8 @@ class TokenVerifier:
                 if self._keys:
                     self.ready.set()
                 delay = self._poll_seconds if self._keys else 0.1
-            except _UNREACHABLE as error:
-                log.warning("fail-loading-ended-sessions", error=str(error) or type(error).__name__)
+            except Exception as error:  # noqa: BLE001 - whatever it is, the next round must come
+                log.warning("fail-loading-ended-sessions", error=repr(error))
                 delay = self._poll_seconds if self.ready.is_set() else 0.3
             await asyncio.sleep(delay)
 

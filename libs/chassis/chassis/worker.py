@@ -4,7 +4,7 @@ import asyncio
 import os
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import Any, Protocol
 
 from fastapi import FastAPI
@@ -69,22 +69,30 @@ def create_worker_app(settings: ServiceSettings, build: Build) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[dict[str, Any]]:
         async with open_resources(settings, consumes=True) as resources:
-            stopping = asyncio.Event()
             loops = [*build(resources), *common_pruning(resources.database)]
-            tasks = [asyncio.create_task(loop.run(stopping), name=loop.name) for loop in loops]
-            for task in tasks:
-                task.add_done_callback(_end_process_if_failed)
-            yield {"resources": resources}
-            resources.health.draining = True
-            stopping.set()
-            _, late = await asyncio.wait(tasks, timeout=settings.drain_seconds)
-            for task in late:
-                log.warning("abandon-duty", duty=task.get_name())
-                task.cancel()
-            with suppress(asyncio.CancelledError):
-                await asyncio.gather(*late, return_exceptions=True)
+            async with running(loops, drain_seconds=settings.drain_seconds):
+                yield {"resources": resources}
+                resources.health.draining = True
 
     return create_app(settings, title=f"{settings.service} worker", lifespan=lifespan, routers=[])
+
+
+@asynccontextmanager
+async def running(loops: Sequence[Loop], *, drain_seconds: float) -> AsyncIterator[None]:
+    """Run duties beside the block; at its end tell them to stop and wait until they have let go, at most `drain_seconds`."""
+    stopping = asyncio.Event()
+    tasks = [asyncio.create_task(loop.run(stopping), name=loop.name) for loop in loops]
+    for task in tasks:
+        task.add_done_callback(_end_process_if_failed)
+    try:
+        yield
+    finally:
+        stopping.set()
+        _, late = await asyncio.wait(tasks, timeout=drain_seconds)
+        for task in late:
+            log.warning("abandon-duty", duty=task.get_name())
+            task.cancel()
+        await asyncio.gather(*late, return_exceptions=True)
 
 
 def _end_process_if_failed(task: asyncio.Task[None]) -> None:
