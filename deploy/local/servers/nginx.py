@@ -1,6 +1,5 @@
-"""A private nginx. Its configuration belongs to `gateway/`; this only runs it and tells it to read it again."""
+"""A private nginx over the configuration of `gateway/`, which renders it and gives it other replicas while it runs."""
 
-import os
 import shutil
 import signal
 import subprocess
@@ -9,6 +8,7 @@ from pathlib import Path
 
 from deploy.local.servers.launch import Command, ServerFailed, base_environment, private_folder
 from deploy.local.servers.ports import is_open
+from gateway.render import nginx_command
 
 
 def program() -> str | None:
@@ -18,11 +18,10 @@ def program() -> str | None:
 
 @dataclass(frozen=True)
 class Nginx:
-    """One nginx over a configuration that was rendered below `folder`, listening on `port`."""
+    """One nginx over a configuration that was rendered into `folder`, listening on `port`."""
 
     folder: Path
     port: int
-    configuration: Path
 
     name = "gateway"
     stop_signal = signal.SIGQUIT  # finishes requests in flight
@@ -38,25 +37,14 @@ class Nginx:
 
     def check(self) -> None:
         """Raises ServerFailed with nginx's words when the configuration is wrong."""
-        self._run("-t", "-q")
-
-    def reload(self) -> None:
-        """Checks the configuration, then has the running master read it; old workers finish what they have."""
-        self.check()
-        self._run("-s", "reload")
-
-    def _run(self, *arguments: str) -> None:
-        words = (*self._words(), *arguments)
         done = subprocess.run(
-            words, env=base_environment(self.folder), capture_output=True, text=True, check=False, cwd=self.folder
+            self._words("-t", "-q"), env=base_environment(self.folder), capture_output=True, text=True, check=False
         )
         if done.returncode != 0:
-            raise ServerFailed(f"nginx {' '.join(arguments)} failed: {done.stderr.strip()}")
+            raise ServerFailed(f"the gateway's configuration is wrong: {done.stderr.strip()}")
 
-    def _words(self) -> tuple[str, ...]:
-        nginx = program()
-        if nginx is None:
-            raise ServerFailed("no nginx: install the package nginx-light")
-        # Workers of root's nginx run as root like everything else here: another account could not enter the folder.
-        account = "user root; " if os.geteuid() == 0 else ""
-        return (nginx, "-p", str(self.folder), "-c", str(self.configuration), "-g", f"{account}daemon off;")
+    def _words(self, *arguments: str) -> tuple[str, ...]:
+        binary = program()
+        if binary is None:
+            raise ServerFailed("no nginx: install the package nginx")
+        return tuple(nginx_command(self.folder, *arguments, binary=binary))

@@ -1,0 +1,57 @@
+"""A small client of the system's own API, for the demo's content and its figures."""
+
+import http.client
+import json
+from typing import Any
+
+from deploy.local.errors import Refused
+
+TIMEOUT_SECONDS = 30
+
+
+class Api:
+    """The gateway as seen by one signed-in user, over one kept-alive connection."""
+
+    def __init__(self, port: int) -> None:
+        self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=TIMEOUT_SECONDS)
+        self._token: str | None = None
+
+    def sign_in(self, email: str, password: str) -> None:
+        """Refused when auth does not take them."""
+        answer = self.send("POST", "/api/auth/login", {"email": email, "password": password})
+        self._token = answer["access_token"]
+
+    def get(self, path: str) -> Any:
+        """The JSON answer of a 2xx. Refused otherwise."""
+        return self.send("GET", path)
+
+    def send(self, method: str, path: str, body: Any = None, **headers: str) -> Any:
+        """The JSON answer of a 2xx, None for an empty one. Refused with the problem's words otherwise."""
+        status, content = self.ask(method, path, body, **headers)
+        if status >= 300:
+            raise Refused(f"{method} {path} was answered {status}: {_problem(content)}")
+        return json.loads(content) if content else None
+
+    def ask(self, method: str, path: str, body: Any = None, **headers: str) -> tuple[int, bytes]:
+        """Status and body, whatever they are. Header names are written with underscores."""
+        fields = {name.replace("_", "-"): value for name, value in headers.items()}
+        if self._token:
+            fields["Authorization"] = f"Bearer {self._token}"
+        if body is not None:
+            fields["Content-Type"] = "application/json"
+        try:
+            self._connection.request(method, path, json.dumps(body) if body is not None else None, fields)
+            answer = self._connection.getresponse()
+            return answer.status, answer.read()
+        except (OSError, http.client.HTTPException) as error:
+            self._connection.close()
+            raise Refused(f"the gateway did not answer {method} {path}: {error}") from error
+
+
+def _problem(content: bytes) -> str:
+    """What a problem document says, or the start of what came instead."""
+    try:
+        problem = json.loads(content)
+        return f"{problem['detail']} {problem.get('errors', '')}".strip()
+    except (ValueError, KeyError, TypeError):
+        return content[:200].decode(errors="replace")

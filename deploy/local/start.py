@@ -1,0 +1,90 @@
+"""Starts the system: says what it will do, makes what is missing, starts the parts side by side, waits until all work."""
+
+import time
+from collections.abc import Callable
+
+from deploy.local import checks, databases, gateway, orphans, packages, seeding
+from deploy.local.control import Control
+from deploy.local.environment import RUN_LOCK, Environment
+from deploy.local.errors import Refused
+from deploy.local.programs import System
+from deploy.local.progress import say, step
+from deploy.local.readiness import http_check, wait_until
+from deploy.local.settings import Settings
+from deploy.local.stop import stop_everything
+
+SERVERS_READY_SECONDS = 90
+SERVICES_READY_SECONDS = 90
+
+
+def refuse_leftovers(settings: Settings) -> None:
+    """Refused when an earlier start was broken off; what it left is stopped first."""
+    if Control(settings).runs() or orphans.processes_of(settings.state, but=[settings.tests]):
+        stop_everything(settings)
+        raise Refused("an earlier start was broken off; what it left running has been stopped: run this again")
+
+
+def announce(settings: Settings, absent: list[packages.Package], environment: Environment) -> None:
+    """What will be installed and where, before anything is."""
+    say("Automation Orchestrator on this machine")
+    packages.announce(absent)
+    ready = environment.has(RUN_LOCK)
+    say(f"  Python packages: {'nothing to install' if ready else f'{RUN_LOCK.name}'}, in {environment.folder}")
+    say(f"  everything else: data, secrets, logs in {settings.state}")
+    say(f"  address:         {settings.address}, other ports on 127.0.0.1 below 32768")
+
+
+def start(settings: Settings) -> float:
+    """Brings the whole system up; returns the seconds it took. On any failure nothing is left running."""
+    began = time.monotonic()
+    checks.check_system()
+    checks.check_port(settings.port)
+    absent = packages.missing()
+    environment = Environment.of(settings)
+    announce(settings, absent, environment)
+    installed = environment.has(RUN_LOCK) and not absent
+    checks.check_space(settings.state, checks.SPACE_TO_RUN_MIB if installed else checks.SPACE_TO_INSTALL_MIB)
+    packages.install(absent, settings)
+    environment.install(RUN_LOCK, settings, in_use=False)
+    control = Control(settings)
+    supervisor = control.spawn()
+    try:
+        system = System.of(settings)
+        system.ports.renew_taken()
+        _start_servers(system, control)
+        _start_services(system, control)
+        control.mark_ready()
+    except BaseException:
+        say("  Stopping what was started.")
+        stop_everything(settings)
+        raise
+    finally:
+        if supervisor.stdin is not None:
+            supervisor.stdin.close()
+    return time.monotonic() - began
+
+
+def _start_servers(system: System, control: Control) -> None:
+    """Servers side by side; databases are made and migrated while RabbitMQ, the slowest, still starts."""
+    postgresql, logs = system.postgresql, system.settings.logs
+    first = not (postgresql.data / "PG_VERSION").exists()
+    with step(f"Starting PostgreSQL, RabbitMQ and Redis{', with new databases' if first else ''}"):
+        for program in system.server_programs():
+            control.start(program)
+        wait_until(control, {"postgresql": postgresql.is_ready}, logs, SERVERS_READY_SECONDS)
+        databases.create(system)
+    with step("Migrating the databases"):
+        databases.migrate(system)
+
+
+def _start_services(system: System, control: Control) -> None:
+    programs = system.programs()
+    with step(f"Starting the gateway, {len(programs)} services, workers and the simulator"):
+        system.write_health_targets(programs)
+        control.start(gateway.prepare(system, programs))
+        for program in programs:
+            control.start(program)
+        seeding.seed_databases(system)
+        ready: dict[str, Callable[[], bool]] = {one.name: http_check(one) for one in programs}
+        ready |= {"rabbitmq": system.rabbitmq.is_ready, "redis": system.redis.is_ready}
+        wait_until(control, ready, system.settings.logs, SERVICES_READY_SECONDS)
