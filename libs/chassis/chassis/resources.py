@@ -54,7 +54,7 @@ def make_redis(url: str) -> Redis:
         socket_connect_timeout=0.3,
         retry=Retry(ExponentialWithJitterBackoff(base=0.02, cap=0.1), 1),
     )
-    return Redis(connection_pool=pool)
+    return Redis.from_pool(pool)
 
 
 @asynccontextmanager

@@ -26,15 +26,15 @@ _TROUBLE: tuple[type[BaseException], ...] = (
 def is_database_trouble(error: BaseException) -> bool:
     """True if the same work may succeed later with nothing about it changed."""
     if isinstance(error, asyncpg.InterfaceError):
-        # asyncpg reports a connection that closed under a statement, and an exhausted pool, as interface errors.
-        return "clos" in str(error) or "pool" in str(error) or "in progress" in str(error)
+        # asyncpg reports a connection that closed under a statement, and a closing pool, as interface errors.
+        return "clos" in str(error) or "released back to the pool" in str(error) or "in progress" in str(error)
     return isinstance(error, _TROUBLE)
 
 
 def is_connection_lost(error: BaseException) -> bool:
     """True if the session is gone, so that a statement under way may or may not have been carried out."""
     if isinstance(error, asyncpg.InterfaceError):
-        return "clos" in str(error)
+        return "clos" in str(error) or "released back to the pool" in str(error)
     return isinstance(
         error,
         asyncpg.PostgresConnectionError

@@ -1,0 +1,100 @@
+"""The cache never goes back, the rate budget is never exceeded, and neither fails with Redis."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+
+import pytest
+from redis.asyncio import Redis
+
+from chassis.cache import CachedBody, VersionedCache
+from chassis.ratelimit import RateBudget
+from chassis.resources import make_redis
+
+
+@pytest.fixture
+async def redis(redis_url: str) -> AsyncIterator[Redis]:
+    client = make_redis(redis_url)
+    yield client
+    await client.aclose()
+
+
+@pytest.fixture
+async def lost_redis() -> AsyncIterator[Redis]:
+    client = make_redis("redis://127.0.0.1:9/0")
+    yield client
+    await client.aclose()
+
+
+async def test_an_older_revision_never_replaces_a_newer_one(redis: Redis) -> None:
+    cache = VersionedCache(redis)
+    await cache.put("lead:ws:1", 10, b"ten")
+    await cache.put("lead:ws:1", 9, b"nine")
+    assert await cache.get("lead:ws:1") == CachedBody(10, b"ten")
+    await cache.put("lead:ws:1", 11, b"eleven")
+    assert await cache.get("lead:ws:1") == CachedBody(11, b"eleven")
+
+
+async def test_a_tombstone_keeps_a_slow_reader_from_bringing_a_deleted_thing_back(redis: Redis) -> None:
+    cache = VersionedCache(redis)
+    await cache.put("lead:ws:1", 3, b"")
+    await cache.put("lead:ws:1", 2, b"alive")
+    assert await cache.get("lead:ws:1") == CachedBody(3, b"")
+
+
+async def test_what_is_held_ends_after_a_minute(redis: Redis) -> None:
+    await VersionedCache(redis).put("lead:ws:1", 1, b"one\nline")
+    assert 0 < await redis.ttl("lead:ws:1") <= 60
+    assert await VersionedCache(redis).get("lead:ws:1") == CachedBody(1, b"one\nline")
+
+
+async def test_without_redis_a_read_is_a_miss_within_half_a_second(lost_redis: Redis) -> None:
+    cache = VersionedCache(lost_redis)
+    started = time.monotonic()
+    assert await cache.get("lead:ws:1") is None
+    await cache.put("lead:ws:1", 1, b"one")
+    assert time.monotonic() - started < 1
+
+
+async def test_several_workers_together_never_exceed_the_limit_in_any_window(redis: Redis) -> None:
+    limit, seconds = 50, 1.0
+    granted: list[float] = []
+
+    async def worker() -> None:
+        budget = RateBudget(redis, "conn_1", [(limit, seconds)])
+        while time.monotonic() < end:
+            wait = await budget.take()
+            if wait:
+                await asyncio.sleep(wait)
+            else:
+                granted.append(time.monotonic())
+
+    end = time.monotonic() + 3
+    await asyncio.gather(*(worker() for _ in range(4)))
+    granted.sort()
+    most = max(sum(1 for other in granted if at <= other < at + seconds) for at in granted)
+    assert most <= limit
+    assert len(granted) > limit  # the budget is used, not only kept
+
+
+async def test_a_flushed_redis_grants_no_second_burst(redis: Redis) -> None:
+    budget = RateBudget(redis, "conn_1", [(1000, 10)])
+    await budget.take()
+    await redis.flushdb()
+    assert await budget.take(100) > 0
+
+
+async def test_without_redis_a_process_grants_itself_a_tenth(lost_redis: Redis) -> None:
+    budget = RateBudget(lost_redis, "conn_1", [(100, 1)])
+    end, granted = time.monotonic() + 2, 0
+    while time.monotonic() < end:
+        wait = await budget.take()
+        granted += wait == 0
+        await asyncio.sleep(min(wait, 0.1))
+    assert 1 <= granted <= 25
+
+
+async def test_of_two_limits_the_tighter_one_holds(redis: Redis) -> None:
+    budget = RateBudget(redis, "conn_1", [(1000, 1), (10, 100)])
+    await budget.take()
+    assert await budget.take() > 5
