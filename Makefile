@@ -18,7 +18,6 @@ export PYTHONPYCACHEPREFIX = $(STATE)/bytecode
 export RUFF_CACHE_DIR = $(STATE)/ruff
 export MYPY_CACHE_DIR = $(STATE)/mypy
 export HYPOTHESIS_STORAGE_DIRECTORY = $(STATE)/hypothesis
-export IMPORT_LINTER_CACHE_DIR = $(STATE)/import-linter
 
 LOCAL = $(PYTHON) -B -m deploy.local
 IN_ENVIRONMENT = $(STATE)/venv/bin/python -m
@@ -43,7 +42,7 @@ logs: python ## Follow the logs of all processes, or of one service: make logs s
 	@$(LOCAL) logs $(service)
 
 scale: python ## Change the number of replicas while it runs: make scale leads=3
-	@$(LOCAL) scale $(or $(WISHES),$(error say which service and how many, e.g. make scale leads=3))
+	@$(LOCAL) scale $(or $(strip $(WISHES)),$(error say which service and how many, e.g. make scale leads=3))
 
 figures: python ## Measure memory at rest and how long a lead takes to its CRM id
 	@$(LOCAL) figures
@@ -68,7 +67,7 @@ lint: tools ## ruff, mypy, import rules, event schemas, nginx -t
 	@$(IN_ENVIRONMENT) ruff check .
 	@$(IN_ENVIRONMENT) ruff format --check .
 	@$(IN_ENVIRONMENT) mypy $(CODE)
-	@$(STATE)/venv/bin/lint-imports
+	@$(STATE)/venv/bin/lint-imports --cache-dir $(STATE)/import-linter
 	@$(IN_ENVIRONMENT) contracts.check
 	@$(LOCAL) lint-gateway
 

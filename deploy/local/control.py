@@ -41,16 +41,20 @@ class Control:
 
     def spawn(self) -> "subprocess.Popen[bytes]":
         """Starts the supervisor. It stops everything when this process ends before `ready`; keep the result alive."""
-        log = (self._settings.logs / "supervisor.log").open("ab")
-        process = subprocess.Popen(
-            [sys.executable, "-m", "deploy.local.supervisor", str(self._settings.run)],
-            cwd=REPOSITORY,
-            env={**os.environ, MARKER: str(self._settings.state), "PYTHONPYCACHEPREFIX": str(self._settings.bytecode)},
-            stdin=subprocess.PIPE,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )
+        with (self._settings.logs / "supervisor.log").open("ab") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "deploy.local.supervisor", str(self._settings.run)],
+                cwd=REPOSITORY,
+                env={
+                    **os.environ,
+                    MARKER: str(self._settings.state),
+                    "PYTHONPYCACHEPREFIX": str(self._settings.bytecode),
+                },
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
         deadline = time.monotonic() + START_SECONDS
         while not self.runs():
             if process.poll() is not None or time.monotonic() > deadline:

@@ -1,5 +1,6 @@
 """Log files of bounded size. The processes hold them open for appending, so a full one is copied and emptied in place."""
 
+import os
 import shutil
 from pathlib import Path
 
@@ -15,7 +16,7 @@ def rotate(folder: Path, largest_bytes: int = LARGEST_BYTES) -> None:
     for log in folder.rglob("*.log"):
         if log.stat().st_size > largest_bytes:
             shutil.copyfile(log, log.with_name(log.name + ".1"))
-            log.open("r+b").truncate(0)
+            os.truncate(log, 0)
 
 
 def tail(log: Path, lines: int = 12, most_bytes: int = 64 * 1024) -> list[str]:

@@ -11,19 +11,20 @@ import json
 import os
 import secrets
 import shutil
-import signal
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from deploy.local import orphans
 from deploy.local.servers import Epmd, Launched, PostgreSQL, RabbitMQ, Redis, free_ports, launch, stop, wait_ready
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 RUNNING_SET = "AO_TEST_SERVERS"
+OWNER_FILE = "owner.pid"
+STOP_SECONDS = 20
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,9 @@ def test_servers() -> Iterator[TestServers]:
     state = Path(os.environ.get("STATE_DIR", REPOSITORY / ".state")).resolve()
     parent = state / "test"
     parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    _remove_abandoned(parent)
     folder = Path(tempfile.mkdtemp(prefix="servers-", dir=parent))
+    (folder / OWNER_FILE).write_text(str(os.getpid()))
     started: list[Launched] = []
     try:
         yield start_servers(folder, started)
@@ -107,31 +110,22 @@ def _start(path: Path) -> None:
 
 
 def _stop(path: Path) -> None:
-    servers = TestServers.load(path)
-    signals = {"postgresql": signal.SIGINT}
-    for name, pid in reversed(servers.pids.items()):
-        if _is_of(pid, servers.folder):
-            os.kill(pid, signals.get(name, signal.SIGTERM))
-            _wait_gone(pid)
-    shutil.rmtree(servers.folder)
+    folder = Path(TestServers.load(path).folder)
+    orphans.end(orphans.processes_of(folder), STOP_SECONDS)
+    shutil.rmtree(folder)
     path.unlink()
 
 
-def _is_of(pid: int, folder: str) -> bool:
-    """Whether that process still is one of the set: process ids are used again."""
-    try:
-        return os.readlink(f"/proc/{pid}/cwd").startswith(folder)
-    except OSError:
-        return False
-
-
-def _wait_gone(pid: int, seconds: float = 20) -> None:
-    deadline = time.monotonic() + seconds
-    while Path(f"/proc/{pid}/cwd").exists():
-        if time.monotonic() > deadline:
-            os.kill(pid, signal.SIGKILL)
-            deadline += seconds
-        time.sleep(0.05)
+def _remove_abandoned(parent: Path) -> None:
+    """Ends what sessions left that were killed themselves, and removes their folders."""
+    for folder in parent.glob("servers-*"):
+        try:
+            owner = int((folder / OWNER_FILE).read_text())
+        except (FileNotFoundError, ValueError):
+            continue  # one that is just being made
+        if not orphans.is_alive(owner):
+            orphans.end(orphans.processes_of(folder), STOP_SECONDS)
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def main() -> None:
