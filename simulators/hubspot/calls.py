@@ -27,6 +27,10 @@ class Call:
         """Dated versions give each record the address of its page."""
         return self.version != "v3"
 
+    @property
+    def wants_archived(self) -> bool:
+        return self.query.get("archived", "").lower() == "true"  # the Python SDK writes True
+
     def member(self, name: str) -> Any:
         return self.document().get(name)
 

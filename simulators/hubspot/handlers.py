@@ -29,7 +29,7 @@ class Handlers:
         return Answer(201, contact.document(None, with_url=call.with_url))
 
     def read(self, call: Call) -> Answer:
-        if call.query.get("archived") == "true":
+        if call.wants_archived:
             contact = self.contacts.find_archived(call.account, call.path["id"])
             if contact is None:
                 raise ObjectNotFound(call.path["id"])
@@ -41,8 +41,7 @@ class Handlers:
         limit, after = _number(call.query, "limit", 10), _number(call.query, "after", 0)
         if not 1 <= limit <= 100:
             raise InvalidRequest("limit must be between 1 and 100.")
-        archived = call.query.get("archived") == "true"
-        page = self.contacts.page(call.account, after, limit + 1, archived=archived)
+        page = self.contacts.page(call.account, after, limit + 1, archived=call.wants_archived)
         names = _properties_of(call) or []
         body: dict[str, Any] = {
             "results": [contact.document(names, with_url=call.with_url) for contact in page[:limit]]
