@@ -1,0 +1,1 @@
+"""The leads service: everything about one lead, and the list of them."""

@@ -1,0 +1,28 @@
+"""What this service announces: one event for each change of a lead, written with it."""
+
+from typing import Final, Literal
+
+from chassis.context import current
+from chassis.events import Event, new_event
+from leads.changes import Change
+
+SOURCE: Final = "/services/leads"
+Kind = Literal["lead.created", "lead.updated", "lead.deleted", "lead.restored"]
+
+
+def lead_event(kind: Kind, change: Change) -> Event:
+    """The event of `change`, caused by whoever the running task works for."""
+    lead = change.lead
+    return new_event(
+        kind,
+        source=SOURCE,
+        workspace_id=lead.workspace_id,
+        subject=lead.id,
+        subject_version=lead.version,
+        data={
+            "lead": lead.document(),
+            "changed": list(change.changed),
+            "previous": dict(change.previous),
+            "actor": current().origin,
+        },
+    )

@@ -1,0 +1,203 @@
+"""The leads service on real servers: in this process (`replica`) or as processes of its own (`start_process`)."""
+
+import asyncio
+import json
+import os
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager, closing
+from dataclasses import dataclass, field
+from socket import AF_INET, SOCK_STREAM, socket
+from typing import Any
+
+import asyncpg
+import httpx2
+import pytest
+from starlette.types import Receive, Scope, Send
+
+from chassis.worker import create_worker_app
+from leads.main import create
+from leads.settings import Settings
+from leads.worker import build
+from tests.support.fixtures import eventually
+from tests.support.identity import TestIdentity
+
+WORKSPACE = "ws_1"
+
+
+@pytest.fixture
+async def internal_url(identity: TestIdentity) -> AsyncIterator[str]:
+    """Auth's two internal addresses, answered by the test's own signer."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with closing(writer):
+            while line := await reader.readline():
+                while (await reader.readline()).strip():
+                    pass
+                wants_keys = b"jwks" in line
+                document = await identity.keys() if wants_keys else {"ended": list(await identity.ended_sessions())}
+                body = json.dumps(document).encode()
+                head = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(body)
+                writer.write(head + body)
+                await writer.drain()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    try:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    finally:
+        server.close()
+
+
+@pytest.fixture
+async def settings(service_settings: Callable[..., Awaitable[Any]], internal_url: str) -> Settings:
+    """Settings on a fresh database, an emptied broker and an emptied cache."""
+    made: Settings = await service_settings(Settings, internal_url=internal_url, revocation_poll_seconds=0.2)
+    return made
+
+
+@dataclass
+class Replica:
+    """A running application and what it owns."""
+
+    client: httpx2.AsyncClient
+    state: dict[str, Any]
+
+
+@asynccontextmanager
+async def running(app: Any) -> AsyncIterator[Replica]:
+    """Run an application's lifespan in this process."""
+    async with app.router.lifespan_context(app) as state:
+
+        async def with_state(scope: Scope, receive: Receive, send: Send) -> None:
+            scope["state"] = dict(state)
+            await app(scope, receive, send)
+
+        transport = httpx2.ASGITransport(app=with_state)
+        async with httpx2.AsyncClient(transport=transport, base_url="http://leads") as client:
+            assert await state["resources"].tokens.wait_ready(5)
+            yield Replica(client, state)
+
+
+StartReplica = Callable[[], Awaitable[Replica]]
+
+
+@pytest.fixture
+async def start_replica(settings: Settings, identity: TestIdentity) -> AsyncIterator[StartReplica]:
+    """`await start_replica()`: one more application on the same servers; its client signs in as an administrator of ws_1."""
+    async with AsyncExitStack() as stack:
+
+        async def start() -> Replica:
+            replica = await stack.enter_async_context(running(create(settings)))
+            replica.client.headers.update(identity.headers())
+            return replica
+
+        yield start
+
+
+@pytest.fixture
+async def replica(start_replica: StartReplica) -> Replica:
+    return await start_replica()
+
+
+@pytest.fixture
+async def api(replica: Replica) -> httpx2.AsyncClient:
+    """A client of one replica, signed in as an administrator of ws_1."""
+    return replica.client
+
+
+@pytest.fixture
+async def worker(settings: Settings) -> AsyncIterator[Replica]:
+    """A running leads-worker."""
+    async with running(create_worker_app(settings, build)) as started:
+        yield started
+
+
+@pytest.fixture
+async def database(settings: Settings) -> AsyncIterator[asyncpg.Connection]:
+    """A connection of the service's role, to look into its database."""
+    connection = await asyncpg.connect(settings.database_url.get_secret_value())
+    try:
+        yield connection
+    finally:
+        await connection.close()
+
+
+@pytest.fixture
+async def add_user(database: asyncpg.Connection) -> Callable[..., Awaitable[str]]:
+    """`await add_user("user_2", active=False)`: a row of the slim copy."""
+
+    async def add(user_id: str = "user_1", *, workspace: str = WORKSPACE, active: bool = True) -> str:
+        await database.execute(
+            "INSERT INTO users (workspace_id, id, name, active, version) VALUES ($1, $2, 'Somebody', $3, 1)",
+            workspace,
+            user_id,
+            active,
+        )
+        return user_id
+
+    return add
+
+
+@dataclass
+class Process:
+    """`python -m leads` or its worker, with a client of it."""
+
+    process: asyncio.subprocess.Process
+    client: httpx2.AsyncClient
+    log: list[str] = field(default_factory=list)
+
+    async def exit_code(self) -> int:
+        return await asyncio.wait_for(self.process.wait(), 20)
+
+
+StartProcess = Callable[..., Awaitable[Process]]
+
+
+@pytest.fixture
+async def start_process(settings: Settings, identity: TestIdentity) -> AsyncIterator[StartProcess]:
+    """`await start_process(failpoint="leads.after_commit")`: the service as a process, once it is ready."""
+    started: list[Process] = []
+
+    async def start(module: str = "leads", *, failpoint: str | None = None, **variables: str) -> Process:
+        port = free_port()
+        environment = {**os.environ, **as_environment(settings), "LEADS_PORT": str(port), **variables}
+        if failpoint:
+            environment["FAILPOINT"] = failpoint
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", module, env=environment, stdout=asyncio.subprocess.DEVNULL
+        )
+        client = httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}", headers=identity.headers(), trust_env=False)
+        one = Process(process, client)
+        started.append(one)
+        await eventually(lambda: is_ready(client))
+        return one
+
+    yield start
+    for one in started:
+        await one.client.aclose()
+        if one.process.returncode is None:
+            one.process.kill()
+            await one.process.wait()
+
+
+async def is_ready(client: httpx2.AsyncClient) -> bool:
+    try:
+        return (await client.get("/health/ready")).status_code == 200
+    except httpx2.TransportError:
+        return False
+
+
+def free_port() -> int:
+    with socket(AF_INET, SOCK_STREAM) as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def as_environment(settings: Settings) -> dict[str, str]:
+    """The settings as a process reads them."""
+    values = {}
+    for name in type(settings).model_fields:
+        value = getattr(settings, name)
+        values[f"LEADS_{name.upper()}"] = str(value.get_secret_value() if hasattr(value, "get_secret_value") else value)
+    return values
