@@ -23,12 +23,13 @@ from chassis.errors import (
     PayloadTooLarge,
     ProblemError,
     Unavailable,
+    UnsupportedMediaType,
     Unprocessable,
 )
 from chassis.ids import new_id
 from chassis.logs import get_logger
 from chassis.metrics import REQUEST_SECONDS, REQUESTS
-from chassis.parsing import pointer
+from chassis.parsing import check_media_type, pointer
 from chassis.settings import ServiceSettings
 from chassis.trouble import is_database_trouble
 
@@ -100,6 +101,11 @@ async def _validation(request: Request, error: Exception) -> Response:
     found = error.errors()
     if any(each["type"] == "json_invalid" for each in found):
         return BadRequest("The body is not valid JSON.").response(request.url.path)
+    if any(each["loc"] == ("body",) and each["type"] != "missing" for each in found):
+        try:
+            check_media_type(request.headers.get("content-type", ""))
+        except UnsupportedMediaType as problem:
+            return problem.response(request.url.path)
     errors = []
     for each in found:
         place, *rest = each["loc"]

@@ -169,7 +169,7 @@ async def finish(work: Awaitable[_Result]) -> _Result:
     return result
 
 
-async def check_durability(connection: "PooledConnection") -> None:
+async def check_durability(connection: "PooledConnection | asyncpg.Connection[asyncpg.Record]") -> None:
     """NotDurable if the server could lose a commit it has confirmed (PostgreSQL, "Write Ahead Log" settings)."""
     found = {record["name"]: record["setting"] for record in await connection.fetch(queries["durability"])}
     unsafe = sorted(name for name, setting in found.items() if setting == "off")

@@ -65,3 +65,14 @@ WHERE workspace_id = $1 AND principal = $2 AND key = $3;
 
 -- name: durability
 SELECT name, setting FROM pg_settings WHERE name IN ('fsync', 'full_page_writes', 'synchronous_commit');
+
+-- name: announce_again
+UPDATE outbox
+SET published_at = NULL, parked_at = NULL, parked_reason = NULL, attempts = 0, claimed_until = now()
+WHERE event_id IN (
+    SELECT event_id FROM outbox
+    WHERE seq > $1 AND created_at >= now() - interval '1 hour' * $2
+      AND (published_at IS NOT NULL OR ($3 AND parked_at IS NOT NULL))
+    ORDER BY seq LIMIT $4
+)
+RETURNING seq;
