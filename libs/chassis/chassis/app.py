@@ -23,8 +23,8 @@ from chassis.errors import (
     PayloadTooLarge,
     ProblemError,
     Unavailable,
-    UnsupportedMediaType,
     Unprocessable,
+    UnsupportedMediaType,
 )
 from chassis.ids import new_id
 from chassis.logs import get_logger
