@@ -152,7 +152,12 @@ class RunningSystem:
         server = self.system.rabbitmq
         program = Path(server.command().argv[0]).with_name("rabbitmqctl")
         done = subprocess.run(
-            [str(program), *words], env=dict(server.environment()), capture_output=True, text=True, timeout=60, check=False
+            [str(program), *words],
+            env=dict(server.environment()),
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
         )
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
@@ -174,6 +179,12 @@ class RunningSystem:
         )
         assert answer.status_code == 200, answer.text
         client.authorise(answer.json()["access_token"])
+        return client
+
+    async def sign_in_as(self, other: "Client") -> "Client":
+        """Another client, with connections of its own, in the session of `other`."""
+        client = Client(self.url)
+        client.http.headers["Authorization"] = other.http.headers["Authorization"]
         return client
 
     @property

@@ -1,0 +1,21 @@
+"""One running system for all tests of the whole: a test that breaks something puts it right again."""
+
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+
+from tests.support.system import Client, RunningSystem, running_system
+
+
+@pytest.fixture(scope="session")
+def system() -> Iterator[RunningSystem]:
+    with running_system() as started:
+        yield started
+
+
+@pytest.fixture
+async def client(system: RunningSystem) -> AsyncIterator[Client]:
+    """The administrator's client of the gateway."""
+    made = await system.sign_in()
+    yield made
+    await made.close()

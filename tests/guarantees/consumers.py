@@ -1,0 +1,46 @@
+"""Whether every consumer has had the events of some leads, and whether a queue's dead letters grew."""
+
+from collections.abc import Iterable
+
+import aio_pika
+
+from contracts import topology
+from tests.support.system import RunningSystem
+
+
+async def missing_events(system: RunningSystem, lead_ids: Iterable[str]) -> dict[str, int]:
+    """Per queue: how many of these leads' announced events it has not taken yet; queues that have all are left out."""
+    announced = await system.sql(
+        "leads", "SELECT event_id, type FROM outbox WHERE subject = ANY($1::text[])", list(lead_ids)
+    )
+    assert announced, "these leads have no events"
+    missing = {}
+    for queue in topology().queues:
+        wanted = {row["event_id"] for row in announced if queue.takes(row["type"])}
+        if wanted:
+            taken = await system.sql(
+                queue.service,
+                "SELECT event_id FROM inbox WHERE queue = $1 AND event_id = ANY($2)",
+                queue.name,
+                list(wanted),
+            )
+            if left := len(wanted) - len(taken):
+                missing[queue.name] = left
+    return missing
+
+
+async def all_taken(system: RunningSystem, lead_ids: Iterable[str]) -> bool:
+    """True once every consumer has had every event of these leads."""
+    return not await missing_events(system, lead_ids)
+
+
+async def dead_letter_counts(system: RunningSystem) -> dict[str, int]:
+    """Messages in each dead-letter queue."""
+    connection = await aio_pika.connect(system.system.rabbitmq.url())
+    async with connection:
+        channel = await connection.channel()
+        counts = {}
+        for queue in topology().queues:
+            found = await channel.declare_queue(queue.dead, passive=True)
+            counts[queue.dead] = found.declaration_result.message_count or 0
+        return counts
