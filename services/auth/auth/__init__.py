@@ -1,0 +1,1 @@
+"""Who may do what: users, their sessions, the tokens every service trusts."""
