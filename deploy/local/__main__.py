@@ -6,6 +6,7 @@ in one line what to do, and ends with 1.
 
 import argparse
 import errno
+import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -52,8 +53,7 @@ def _logs(settings: Settings, arguments: argparse.Namespace) -> None:
 def _scale(settings: Settings, arguments: argparse.Namespace) -> None:
     from deploy.local.scale import scale
 
-    for wish in arguments.wishes:
-        scale(settings, wish)
+    scale(settings, arguments.wishes)
 
 
 def _figures(settings: Settings, _arguments: argparse.Namespace) -> None:
@@ -121,6 +121,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _complain(chosen.command, "the system does not run: start it with `make run`")
     except KeyboardInterrupt:
         return _complain(chosen.command, "broken off")
+    except BrokenPipeError:  # whoever read our words has enough of them: `make status | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise

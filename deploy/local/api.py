@@ -9,6 +9,14 @@ from deploy.local.errors import Refused
 TIMEOUT_SECONDS = 30
 
 
+class ApiRefused(Refused):
+    """An answer that is no 2xx."""
+
+    def __init__(self, status: int, text: str) -> None:
+        super().__init__(text)
+        self.status = status
+
+
 class Api:
     """The gateway as seen by one signed-in user, over one kept-alive connection."""
 
@@ -17,23 +25,23 @@ class Api:
         self._token: str | None = None
 
     def sign_in(self, email: str, password: str) -> None:
-        """Refused when auth does not take them."""
+        """ApiRefused with 401 when auth does not take them."""
         answer = self.send("POST", "/api/auth/login", {"email": email, "password": password})
         self._token = answer["access_token"]
 
     def get(self, path: str) -> Any:
-        """The JSON answer of a 2xx. Refused otherwise."""
+        """The JSON answer of a 2xx. ApiRefused otherwise."""
         return self.send("GET", path)
 
     def send(self, method: str, path: str, body: Any = None, **headers: str) -> Any:
-        """The JSON answer of a 2xx, None for an empty one. Refused with the problem's words otherwise."""
+        """The JSON answer of a 2xx, None for an empty one. ApiRefused with the problem's words otherwise."""
         status, content = self.ask(method, path, body, **headers)
         if status >= 300:
-            raise Refused(f"{method} {path} was answered {status}: {_problem(content)}")
+            raise ApiRefused(status, f"{method} {path} was answered {status}: {_problem(content)}")
         return json.loads(content) if content else None
 
     def ask(self, method: str, path: str, body: Any = None, **headers: str) -> tuple[int, bytes]:
-        """Status and body, whatever they are. Header names are written with underscores."""
+        """Status and body, whatever they are. Header names are written with underscores. Refused without an answer."""
         fields = {name.replace("_", "-"): value for name, value in headers.items()}
         if self._token:
             fields["Authorization"] = f"Bearer {self._token}"

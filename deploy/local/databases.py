@@ -39,7 +39,6 @@ def migrate(system: System) -> None:
         package = database_of(owner)
         variables = {
             **system.base_environment(),
-            **system.environment_of(owner),
             f"{package.upper()}_MIGRATION_DATABASE_URL": system.postgresql.dsn(package),
         }
         log = system.settings.logs / f"migrate-{owner}.log"

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-from deploy.local.control import Kept
 from deploy.local.errors import Refused
 from deploy.local.program import GATEWAY, Program, of_server
 from deploy.local.programs import System, kind_of
@@ -10,8 +9,6 @@ from deploy.local.servers import Nginx
 from deploy.local.settings import REPOSITORY
 from gateway.reload import ReloadRefused, change_replicas
 from gateway.render import GatewaySettings, render
-
-SHUTDOWN_SECONDS = 30
 
 
 def prepare(system: System, programs: list[Program]) -> Program:
@@ -55,8 +52,3 @@ def route_to(system: System, programs: list[Program]) -> None:
 def pid_path(system: System) -> Path:
     """Where nginx writes its own pid; the supervisor's file has another name."""
     return system.settings.gateway / "nginx.pid"
-
-
-def programs_of(kept: list[Kept]) -> list[Program]:
-    """The programs that are kept now."""
-    return [one.program for one in kept]

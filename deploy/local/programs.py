@@ -122,8 +122,7 @@ class System:
         """The `number`-th process of a kind, counted from 1."""
         name = f"{kind.service}-{number}"
         port = self.ports.of(name)
-        variables = {**self.environment_of(kind.owner), f"{_prefix(kind.owner)}PORT": str(port)}
-        return self._python(name, kind, port, variables)
+        return self._python(name, kind, port, self.environment_of(kind.owner, port))
 
     def simulator(self) -> Program:
         """The vendors' simulators and the webhook receiver, one process."""
@@ -135,11 +134,12 @@ class System:
         }
         return self._python(SIMULATOR, SIMULATOR_KIND, port, variables)
 
-    def environment_of(self, owner: str) -> dict[str, str]:
-        """The settings of a service, as variables with its prefix; all but the port of one replica."""
+    def environment_of(self, owner: str, port: int) -> dict[str, str]:
+        """The settings of one of the service's processes, as variables with its prefix."""
         simulator = f"127.0.0.1:{self.ports.of(SIMULATOR)}"
         values = {
             "HOST": "127.0.0.1",
+            "PORT": str(port),
             "DATABASE_URL": self.database_url(owner),
             "BROKER_URL": self.rabbitmq.url(),
             "CACHE_URL": self.redis.url(),

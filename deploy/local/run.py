@@ -1,10 +1,13 @@
 """`make run`: start, fill with the demo's content, and do the main job in front of the user."""
 
-from deploy.local import checks
+from deploy.local import checks, figures, seeding
+from deploy.local.api import ApiRefused
 from deploy.local.control import Control, NoSupervisor
+from deploy.local.journey import Journey
+from deploy.local.programs import System
 from deploy.local.progress import say
 from deploy.local.run_lock import exclusive
-from deploy.local.settings import Settings
+from deploy.local.settings import REPOSITORY, Settings
 from deploy.local.start import refuse_leftovers, start
 
 
@@ -17,7 +20,13 @@ def run(settings: Settings) -> None:
             say(f"It runs already: {settings.address}  (make status, make stop)")
             return
         refuse_leftovers(settings)
-        start(settings)
+        is_password_new = not settings.admin_password and not (settings.state / seeding.PASSWORD_FILE).exists()
+        started = start(settings)
+        name = "cold_start_seconds" if started.is_cold else "warm_start_seconds"
+        figures.keep(settings, **{name: round(started.seconds, 1)})
+        say(f"Ready in {started.seconds:.1f} s.")
+        _show_journey(started.system)
+        _say_goodbye(settings, is_password_new)
 
 
 def _is_up(settings: Settings) -> bool:
@@ -25,3 +34,31 @@ def _is_up(settings: Settings) -> bool:
         return Control(settings).is_ready()
     except NoSupervisor:
         return False
+
+
+def _show_journey(system: System) -> None:
+    """What a user changed since the demo was set up may end it early; the system runs all the same."""
+    try:
+        api = seeding.sign_in(system)
+        if not Journey(api).show():
+            say("  … it has not arrived at the CRM: was the sample connection or workflow changed? See make logs.")
+    except ApiRefused as error:
+        say(f"  No lead is sent: {error}")
+
+
+def _say_goodbye(settings: Settings, is_password_new: bool) -> None:
+    file = settings.state / seeding.PASSWORD_FILE
+    password = f"{file.read_text().strip()}  (shown this once, kept in {file})" if is_password_new else f"in {file}"
+    say()
+    say(f"  Address   {settings.address}   (API: {settings.address}/api/docs)")
+    say(f"  Sign in   {settings.admin_email}, password {password}")
+    say("  Try next:")
+    with_settings = _words_for_others(settings)
+    say(f"    make status{with_settings}")
+    say(f"    make scale leads=3{with_settings}")
+    say(f"    make logs service=leads{with_settings}")
+
+
+def _words_for_others(settings: Settings) -> str:
+    """What has to be said again to reach this system, when it is not at the usual place."""
+    return "" if settings.state == REPOSITORY / ".state" else f" STATE_DIR={settings.state} PORT={settings.port}"

@@ -4,17 +4,20 @@ Each is put in once; `seeded.json` remembers it, so that what a user deleted sta
 """
 
 import json
+import secrets
 import subprocess
 from typing import Any
 
+from deploy.local import samples
 from deploy.local.api import Api
 from deploy.local.errors import Refused
 from deploy.local.log_files import last_words
-from deploy.local.programs import System
-from deploy.local.settings import REPOSITORY
+from deploy.local.programs import SIMULATOR, System
+from deploy.local.servers.launch import private_file
+from deploy.local.settings import REPOSITORY, Settings
 from deploy.local.stored import read_json, write_json
 
-PASSWORD = "administrator"  # noqa: S105 -- the name it is kept under
+PASSWORD_FILE = "admin-password"  # noqa: S105 -- where it is kept
 REMEMBERED = "seeded.json"
 
 
@@ -25,7 +28,7 @@ def seed_databases(system: System) -> None:
         return
     administrator = {
         "ADMIN_EMAIL": system.settings.admin_email,
-        "ADMIN_PASSWORD": _administrator_password(system),
+        "ADMIN_PASSWORD": _choose_password(system.settings),
     }
     made = json.loads(_seed(system, "auth", administrator))
     seeded |= {"email": system.settings.admin_email, "workspace_id": made["workspace_id"], "user_id": made["user_id"]}
@@ -35,25 +38,45 @@ def seed_databases(system: System) -> None:
 
 
 def sign_in(system: System) -> Api:
-    """The API as the administrator. Refused when the password was changed since."""
+    """The API as the administrator. ApiRefused with 401 when the password was changed since."""
     api = Api(system.settings.port)
-    api.sign_in(_remembered(system)["email"], system.secrets.password(PASSWORD))
+    api.sign_in(_remembered(system)["email"], (system.settings.state / PASSWORD_FILE).read_text().strip())
     return api
 
 
-def _administrator_password(system: System) -> str:
+def seed_samples(system: System) -> None:
+    """A HubSpot connection to the simulator, and a workflow that ends there. A broken-off try is taken up, not repeated."""
+    seeded = _remembered(system)
+    if "workflow_id" in seeded:
+        return
+    api = sign_in(system)
+    if "connection_id" not in seeded:
+        connection = api.send("POST", "/api/crm/connections", samples.connection(), Idempotency_Key="sample-connection")
+        seeded["connection_id"] = connection["id"]
+        _remember(system, seeded)
+    definition = samples.workflow(
+        connection_id=seeded["connection_id"],
+        owner_id=seeded["user_id"],
+        receiver=f"http://127.0.0.1:{system.ports.of(SIMULATOR)}/webhooks/sample",
+        signing_secret=system.secrets.webhook_secret("webhook"),
+    )
+    workflow = api.send("POST", "/api/workflows", definition, Idempotency_Key="sample-workflow")
+    _remember(system, seeded | {"workflow_id": workflow["id"]})
+
+
+def _choose_password(settings: Settings) -> str:
     """The one the user chose, else a generated one; kept before it is used."""
-    if system.settings.admin_password:
-        system.secrets.put(PASSWORD, system.settings.admin_password)
-    return system.secrets.password(PASSWORD)
+    path = settings.state / PASSWORD_FILE
+    if settings.admin_password or not path.exists():
+        private_file(path, (settings.admin_password or secrets.token_urlsafe(15)) + "\n")
+    return path.read_text().strip()
 
 
 def _seed(system: System, owner: str, variables: dict[str, str]) -> str:
     log = system.settings.logs / f"seed-{owner}.log"
     environment = {
         **system.base_environment(),
-        **system.environment_of(owner),
-        f"{owner.upper()}_PORT": "1",
+        **system.environment_of(owner, port=1),
         **variables,
     }
     words = [str(system.environment.python), "-m", f"{owner}.seed"]

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from deploy.local import checks, databases, gateway, orphans, packages, seeding
 from deploy.local.control import Control
@@ -34,16 +35,24 @@ def announce(settings: Settings, absent: list[packages.Package], environment: En
     say(f"  address:         {settings.address}, other ports on 127.0.0.1 below 32768")
 
 
-def start(settings: Settings) -> float:
-    """Brings the whole system up; returns the seconds it took. On any failure nothing is left running."""
+@dataclass(frozen=True)
+class Started:
+    """A system that was just brought up. `is_cold`: something had to be installed, or the databases were new."""
+
+    system: System
+    seconds: float
+    is_cold: bool
+
+
+def start(settings: Settings) -> Started:
+    """Brings the whole system up. On any failure nothing is left running."""
     began = time.monotonic()
-    checks.check_system()
-    checks.check_port(settings.port)
     absent = packages.missing()
     environment = Environment.of(settings)
     announce(settings, absent, environment)
-    installed = environment.has(RUN_LOCK) and not absent
-    checks.check_space(settings.state, checks.SPACE_TO_RUN_MIB if installed else checks.SPACE_TO_INSTALL_MIB)
+    is_cold = bool(absent) or not environment.has(RUN_LOCK) or not (settings.servers / "postgresql" / "data").exists()
+    checks.check_port(settings.port)
+    checks.check_space(settings.state, checks.SPACE_TO_INSTALL_MIB if is_cold else checks.SPACE_TO_RUN_MIB)
     packages.install(absent, settings)
     environment.install(RUN_LOCK, settings, in_use=False)
     control = Control(settings)
@@ -53,6 +62,7 @@ def start(settings: Settings) -> float:
         system.ports.renew_taken()
         _start_servers(system, control)
         _start_services(system, control)
+        seeding.seed_samples(system)
         control.mark_ready()
     except BaseException:
         say("  Stopping what was started.")
@@ -61,14 +71,13 @@ def start(settings: Settings) -> float:
     finally:
         if supervisor.stdin is not None:
             supervisor.stdin.close()
-    return time.monotonic() - began
+    return Started(system, time.monotonic() - began, is_cold)
 
 
 def _start_servers(system: System, control: Control) -> None:
     """Servers side by side; databases are made and migrated while RabbitMQ, the slowest, still starts."""
     postgresql, logs = system.postgresql, system.settings.logs
-    first = not (postgresql.data / "PG_VERSION").exists()
-    with step(f"Starting PostgreSQL, RabbitMQ and Redis{', with new databases' if first else ''}"):
+    with step("Starting PostgreSQL, RabbitMQ and Redis"):
         for program in system.server_programs():
             control.start(program)
         wait_until(control, {"postgresql": postgresql.is_ready}, logs, SERVERS_READY_SECONDS)

@@ -15,7 +15,7 @@ from deploy.local.supervisor import PID_FILE, READY
 
 HEADINGS = ("PROCESS", "REPLICAS", "PID", "PORT", "MEMORY", "RESTARTS", "HEALTH")
 RIGHT_ALIGNED = frozenset({"REPLICAS", "PID", "PORT", "MEMORY", "RESTARTS"})
-MIB = 1024 * 1024
+MEGABYTE = 1_000_000
 
 
 def show(settings: Settings) -> None:
@@ -29,10 +29,10 @@ def show(settings: Settings) -> None:
     counts = Counter(one.program.service for one in kept)
     system = System.of(settings)
     rows = [_row(one, counts[one.program.service], memory, system) for one in kept]
-    rows.append(("supervisor", "1", str(supervisor), "-", _mib(memory[supervisor]), "-", phase))
+    rows.append(("supervisor", "1", str(supervisor), "-", _megabytes(memory[supervisor]), "-", phase))
     _print_table(rows)
     say()
-    say(f"Address {settings.address}   memory of all {_mib(sum(memory.values()))}   state {settings.state}")
+    say(f"Address {settings.address}   memory of all {_megabytes(sum(memory.values()))}   state {settings.state}")
     if phase != READY:
         say("It is not ready: another command starts or stops it just now.")
     for line in figure_lines(settings):
@@ -41,7 +41,7 @@ def show(settings: Settings) -> None:
 
 def _row(kept: Kept, replicas: int, memory: dict[int, int], system: System) -> tuple[str, ...]:
     program = kept.program
-    size = _mib(memory[kept.pid]) if kept.pid else "-"
+    size = _megabytes(memory[kept.pid]) if kept.pid else "-"
     health = _health(kept, system) if kept.pid else "restarting"
     pid = str(kept.pid or "-")
     return (program.name, str(replicas), pid, str(program.port or "-"), size, str(kept.restarts), health)
@@ -78,5 +78,5 @@ def _print_table(rows: Sequence[tuple[str, ...]]) -> None:
         say("  ".join(cells).rstrip())
 
 
-def _mib(size: int) -> str:
-    return f"{size / MIB:.0f} MiB"
+def _megabytes(size: int) -> str:
+    return f"{size / MEGABYTE:.0f} MB"

@@ -8,7 +8,7 @@ import pytest
 
 from deploy.local import checks
 from deploy.local.errors import Refused
-from deploy.local.settings import Settings
+from deploy.local.settings import REPOSITORY, Settings
 
 
 def test_the_state_folder_is_its_owners_alone(tmp_path: Path) -> None:
@@ -66,7 +66,7 @@ def test_a_port_that_is_none_is_refused(port: str, monkeypatch: pytest.MonkeyPat
 
 def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PORT", "18080")
-    monkeypatch.setenv("STATE_DIR", os.path.relpath(tmp_path, checks.Path(__file__).resolve().parents[3]))
+    monkeypatch.setenv("STATE_DIR", os.path.relpath(tmp_path, REPOSITORY))
     monkeypatch.setenv("ADMIN_EMAIL", "chief@example.com")
     monkeypatch.setenv("ADMIN_PASSWORD", "")
     settings = Settings.from_environment()
