@@ -1,0 +1,1 @@
+"""Workflows: definitions as data, and the runs that carry leads through them."""
