@@ -17,30 +17,40 @@ from gateway.reload import ReloadRefused, change_replicas
 from gateway.render import UPSTREAMS, GatewaySettings, nginx_command, render, upstreams
 from gateway.tests.running import Gateway, nginx
 
+REQUEST = b"POST /api/leads?busy HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}"
+
+
+async def keep_asking(port: int, outcomes: Counter[str], stopping: asyncio.Event) -> None:
+    """One request after the other on one connection, as a load generator does: nothing is tried again."""
+    while not stopping.is_set():
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        try:
+            is_kept = True
+            while is_kept and not stopping.is_set():
+                writer.write(REQUEST)
+                head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
+                await reader.readexactly(int(head.partition("content-length: ")[2].split()[0]))
+                outcomes[head.split()[1]] += 1
+                is_kept = "connection: close" not in head
+        except (ConnectionResetError, BrokenPipeError, asyncio.IncompleteReadError) as error:
+            outcomes[type(error).__name__] += 1
+        finally:
+            writer.close()
+
 
 @asynccontextmanager
 async def busy_clients(gateway: Gateway, count: int = 20) -> AsyncIterator[Counter[str]]:
-    """Clients that send one request after the other while the block runs; counts their outcomes."""
+    """Clients that ask without a pause while the block runs; counts their outcomes."""
     outcomes: Counter[str] = Counter()
     stopping = asyncio.Event()
-
-    async def ask(client: httpx2.AsyncClient) -> None:
-        while not stopping.is_set():
-            try:
-                answer = await client.post("/api/leads?busy", json={})
-                outcomes[str(answer.status_code)] += 1
-            except httpx2.TransportError as error:
-                outcomes[type(error).__name__] += 1
-
-    async with gateway.client() as client:
-        tasks = [asyncio.create_task(ask(client)) for _ in range(count)]
+    clients = [asyncio.create_task(keep_asking(gateway.port, outcomes, stopping)) for _ in range(count)]
+    try:
         await asyncio.sleep(0.3)
-        try:
-            yield outcomes
-        finally:
-            await asyncio.sleep(0.3)
-            stopping.set()
-            await asyncio.gather(*tasks)
+        yield outcomes
+        await asyncio.sleep(0.3)
+    finally:
+        stopping.set()
+        await asyncio.gather(*clients)
 
 
 async def test_requests_go_to_the_replica_with_the_fewest_in_flight(gateway: Gateway):
