@@ -1,0 +1,1 @@
+"""Keeps CRMs, and any HTTPS endpoint, in step with a workspace's leads."""

@@ -1,0 +1,45 @@
+"""Storing what became of claimed leads: states, links, events, in one transaction and behind the lease's fence."""
+
+from collections.abc import Sequence
+
+from chassis.database import Database
+from chassis.logs import get_logger
+from crm_sync.events import settlement_event
+from crm_sync.models import Connection, Settlement
+from crm_sync.sync import policy, repository
+from crm_sync.sync.metrics import SETTLED
+
+log = get_logger()
+
+
+async def settle_all(
+    database: Database, connection: Connection, lease_token: str, settlements: Sequence[Settlement]
+) -> None:
+    """Store the settlements of the leads that are still held under `lease_token`; the others are somebody else's by now."""
+    key = connection.key
+    async with database.transaction() as tx:
+        held = await repository.hold_claims(tx.connection, key, lease_token, settlements)
+        if len(held) < len(settlements):
+            log.warning("lose-claims", connection_id=connection.id, leads=len(settlements) - len(held))
+        if not held:
+            return
+        leaving = sorted(each.claim.lead_id for each in held if each.release or each.link is not None)
+        if leaving:
+            await repository.release_links(tx.connection, key, leaving)
+        links = [(each.claim.lead_id, each.link) for each in held if each.link is not None]
+        holders = await repository.insert_links(tx.connection, key, links) if links else {}
+        if holders:
+            # The call went to a record that is another lead's by now: that lead's own data goes over it again.
+            await repository.write_again(tx.connection, key, sorted(set(holders.values())))
+        final = [
+            policy.settle_taken(each, str(each.link), holders[each.claim.lead_id])
+            if each.claim.lead_id in holders
+            else each
+            for each in held
+        ]
+        counts = await repository.settle(tx.connection, key, lease_token, connection.mapping_version, final)
+        for each in final:
+            if each.announcement is not None:
+                tx.emit(settlement_event(connection, each, each.announcement, counts[each.claim.lead_id]))
+    for each in final:
+        SETTLED.labels(connection.vendor, each.dead_kind or each.state.value).inc()

@@ -1,0 +1,72 @@
+"""One turn of a connection: see that it can be used, claim what is due, have it worked on, note what was learned."""
+
+from chassis.leases import Lease, LeaseLost, new_lease_token, renewing
+from chassis.logs import get_logger
+from crm_sync.connectors.protocol import Access, Connector, Trouble, TroubleKind, VendorError, VendorTrouble
+from crm_sync.models import Connection, ConnectionKey
+from crm_sync.repository import record_preparation
+from crm_sync.sync import repository
+from crm_sync.sync.batch import Batch, Tools
+from crm_sync.sync.troubles import act_on
+
+log = get_logger()
+
+
+async def serve(tools: Tools, connectors: dict[str, Connector], key: ConnectionKey) -> float | None:
+    """Work on one batch. Returns after how many seconds to come again, None if nothing is left to do now."""
+    async with tools.database.acquire() as db:
+        connection = await repository.read_connection(db, key)
+    if connection is None or connection.status != "active" or connection.is_resting:
+        return None
+    connector = connectors[connection.vendor]
+    try:
+        await _prepare(tools, connection, connector)
+        access = await tools.keeper.access(connection, connector)
+    except VendorTrouble as error:
+        await act_on(tools.database, tools.settings, connection, error.trouble)
+        return None
+    return await _work(tools, connection, connector, access)
+
+
+async def _prepare(tools: Tools, connection: Connection, connector: Connector) -> None:
+    """Before the first call of all: our own property must be there and the mapping must fit."""
+    if connection.prepared_at is not None or connector.identity_property is None:
+        return
+    found = await tools.keeper.converse(
+        connection, connector, lambda ask, access: connector.prepare(ask, access, connection.mapping)
+    )
+    if found.mapping_problems:
+        problem = found.mapping_problems[0]
+        words = f"The mapping of {connection.mapping[problem.index].field} does not fit: {problem.detail}."
+        raise VendorTrouble(Trouble(TroubleKind.UNMAPPED, VendorError(words)))
+    async with tools.database.acquire() as db:
+        await record_preparation(db, connection.key, found.time_zone)
+
+
+async def _work(tools: Tools, connection: Connection, connector: Connector, access: Access) -> float | None:
+    key, seconds = connection.key, tools.settings.lease_seconds
+    lease = Lease(new_lease_token(), seconds)
+    limit = 1 if connection.is_half_open else connector.batch_size
+    async with tools.database.acquire() as db:
+        claims = await repository.claim_leads(db, key, limit=limit, lease_token=lease.token, lease_seconds=seconds)
+    if not claims:
+        return None
+
+    async def renew() -> bool:
+        async with tools.database.control.acquire(timeout=1) as db:
+            return await repository.renew_lease(db, key, lease.token, seconds)
+
+    batch = Batch(tools, connection, connector, access, lease)
+    try:
+        async with renewing(lease, renew):
+            await batch.run(claims)
+    except LeaseLost as error:
+        log.warning("lose-lease", connection_id=connection.id, error=str(error))
+        return 0.0
+    if batch.trouble is not None:
+        await act_on(tools.database, tools.settings, connection, batch.trouble)
+        return None
+    if batch.succeeded and connection.trouble_count > 0:
+        async with tools.database.acquire() as db:
+            await repository.recover_connection(db, key, connection.trouble_count)
+    return batch.wait_seconds
