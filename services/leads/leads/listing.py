@@ -106,7 +106,7 @@ def _read_cursor(query: ListQuery) -> tuple[Any, str]:
     if not isinstance(lead_id, str) or "\0" in lead_id:
         raise damaged
     match query.sort.removeprefix("-"), value:
-        case "score", int() if 0 <= value <= 100:
+        case "score", int() if type(value) is int and 0 <= value <= 100:
             return value, lead_id
         case "last_name", str() if "\0" not in value:
             return value, lead_id

@@ -169,3 +169,19 @@ FROM (
 ) AS known
 WHERE leads.workspace_id = known.workspace_id AND leads.id = known.id AND leads.external_ids IS DISTINCT FROM known.ids
 RETURNING leads.workspace_id, leads.id;
+
+-- name: plant_seed
+INSERT INTO seeds (name) VALUES ($1) ON CONFLICT DO NOTHING RETURNING name;
+
+-- name: insert_seed_lead
+-- Left out if the workspace has a lead of this id or e-mail already.
+INSERT INTO leads (
+    workspace_id, id, email, phone, first_name, last_name, company, title, source,
+    stage, score, owner_id, tags, custom, consent, dedupe_key, created_at, updated_at, version, revision
+)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $17, 1, 1)
+ON CONFLICT DO NOTHING
+RETURNING id;
+
+-- name: release_events
+UPDATE outbox SET claimed_until = now() WHERE event_id = ANY ($1::text[]);

@@ -227,6 +227,22 @@ async def read_timeline(
     return [TimelineRow(r["at"], r["event_id"], r["position"], r["entry"].encode()) for r in records]
 
 
+async def plant_seed(connection: PooledConnection, name: str) -> bool:
+    """True if this seed was not there yet; from now on it is."""
+    return await connection.fetchval(queries["plant_seed"], name) is not None
+
+
+async def insert_seed_lead(connection: PooledConnection, lead: Lead) -> bool:
+    """Store a new lead without a key; False if its id or e-mail is taken."""
+    values = (lead.workspace_id, lead.id, *_field_values(lead), lead.dedupe_key, lead.created_at)
+    return await connection.fetchval(queries["insert_seed_lead"], *values) is not None
+
+
+async def release_events(connection: PooledConnection, event_ids: Sequence[str]) -> None:
+    """Give events of this transaction to whichever relay is first."""
+    await connection.execute(queries["release_events"], event_ids)
+
+
 def _field_values(lead: Lead) -> tuple[Any, ...]:
     """The values of CLIENT_FIELDS, in their order, as the driver takes them."""
     return tuple(_json(lead.fields[name]) if name in _JSON_FIELDS else lead.fields[name] for name in CLIENT_FIELDS)

@@ -7,6 +7,7 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, closing
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from socket import AF_INET, SOCK_STREAM, socket
 from typing import Any
 
@@ -16,7 +17,9 @@ import pytest
 from starlette.types import Receive, Scope, Send
 
 from chassis.worker import create_worker_app
+from leads.changes import created
 from leads.main import create
+from leads.models import EMPTY_FIELDS, Lead
 from leads.settings import Settings
 from leads.worker import build
 from tests.support.fixtures import eventually
@@ -201,3 +204,32 @@ def as_environment(settings: Settings) -> dict[str, str]:
         value = getattr(settings, name)
         values[f"LEADS_{name.upper()}"] = str(value.get_secret_value() if hasattr(value, "get_secret_value") else value)
     return values
+
+
+EventsOf = Callable[[str], Awaitable[list[dict[str, Any]]]]
+
+
+@pytest.fixture
+def events_of(database: asyncpg.Connection) -> EventsOf:
+    """`await events_of(lead_id)`: what was announced about a lead, in order."""
+
+    async def read(lead_id: str) -> list[dict[str, Any]]:
+        records = await database.fetch("SELECT body FROM outbox WHERE subject = $1 ORDER BY seq", lead_id)
+        return [json.loads(record["body"]) for record in records]
+
+    return read
+
+
+MakeLead = Callable[..., Lead]
+
+
+@pytest.fixture(scope="session")
+def make_lead() -> MakeLead:
+    """`make_lead(score=5)`: a lead at version 1, without any server."""
+
+    def make(*, unique: bool = True, **fields: Any) -> Lead:
+        now = datetime(2026, 11, 25, 8, 30, tzinfo=UTC)
+        given = {**EMPTY_FIELDS, "email": "ada@example.com", **fields}
+        return created(WORKSPACE, "lead_1", given, now, unique=unique).lead
+
+    return make
