@@ -26,9 +26,7 @@ class ReloadRefused(Exception):
     """nginx did not take the new replicas; it goes on with those it had."""
 
 
-def change_replicas(
-    destination: Path, pid_path: Path, replicas: Mapping[str, Sequence[str]], *, binary: str = "nginx"
-) -> bool:
+def change_replicas(destination: Path, pid_path: Path, replicas: Mapping[str, Sequence[str]]) -> bool:
     """Write the replicas into the rendered configuration and make the running nginx use them; False when none runs.
 
     Returns once requests go to the new replicas only (those in flight finish on the old ones): a replica that was left
@@ -42,7 +40,7 @@ def change_replicas(
     if master is None:
         return False
     try:
-        _check(destination, binary)
+        _check(destination)
         _reload(destination / CLOSING_FLAG, master)
     except ReloadRefused:
         _write(listed, before)
@@ -66,8 +64,8 @@ def _running(pid_path: Path) -> int | None:
     return pid
 
 
-def _check(destination: Path, binary: str) -> None:
-    check = subprocess.run(nginx_command(destination, "-t", binary=binary), capture_output=True, text=True, check=False)  # noqa: S603 - our own command line
+def _check(destination: Path) -> None:
+    check = subprocess.run(nginx_command(destination, "-t"), capture_output=True, text=True, check=False)  # noqa: S603 - our own command line
     if check.returncode != 0:
         raise ReloadRefused(check.stderr.strip())
 

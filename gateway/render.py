@@ -84,8 +84,10 @@ def render(destination: Path, settings: GatewaySettings) -> None:
         directory.mkdir(parents=True, exist_ok=True)
 
 
-def nginx_command(destination: Path, *arguments: str, binary: str = "nginx") -> list[str]:
+def nginx_command(destination: Path, *arguments: str) -> list[str]:
     """The command line for a configuration written by `render`: runs in the foreground; with "-t" checks it."""
+    # It lies in sbin, which an ordinary user's PATH often lacks.
+    binary = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin") or "nginx"
     # Workers of a gateway that root starts stay root: they read below directories that only their owner may enter.
     account = "user root; " if os.geteuid() == 0 else ""
     where = ["-e", "stderr", "-p", str(destination), "-c", str(destination / "nginx.conf")]

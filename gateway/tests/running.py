@@ -1,7 +1,6 @@
 """A private nginx with the rendered configuration, and replicas behind it that can be killed."""
 
 import json
-import shutil
 import signal
 import socket
 import subprocess
@@ -19,12 +18,6 @@ from gateway.render import GatewaySettings, nginx_command, render
 
 START_SECONDS = 20.0
 STATIC = Path(__file__).parents[1] / "static"
-
-
-def nginx() -> str:
-    found = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")
-    assert found, "nginx is not installed"
-    return found
 
 
 def wait_for_port(port: int) -> None:
@@ -118,7 +111,7 @@ class Gateway:
     def start_nginx(self) -> None:
         render(self.configuration, self.settings)
         with (self.folder / "nginx.log").open("w") as log:
-            self._process = subprocess.Popen(nginx_command(self.configuration, binary=nginx()), stderr=log)
+            self._process = subprocess.Popen(nginx_command(self.configuration), stderr=log)
         wait_for_port(self.port)
 
     def stop(self) -> None:
@@ -130,7 +123,7 @@ class Gateway:
 
     def change_leads(self, count: int) -> bool:
         addresses = self.addresses(leads=count)
-        return change_replicas(self.configuration, self.settings.pid_path, addresses, binary=nginx())
+        return change_replicas(self.configuration, self.settings.pid_path, addresses)
 
     def received(self, marker: str) -> list[dict[str, Any]]:
         """The requests with `marker` in path or query that reached a replica."""

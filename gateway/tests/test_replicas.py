@@ -15,7 +15,7 @@ import pytest
 
 from gateway.reload import ReloadRefused, change_replicas
 from gateway.render import UPSTREAMS, GatewaySettings, nginx_command, render, upstreams
-from gateway.tests.running import Gateway, nginx
+from gateway.tests.running import Gateway
 
 REQUEST = b"POST /api/leads?busy HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}"
 
@@ -148,9 +148,7 @@ def test_a_configuration_without_any_replica_is_valid(tmp_path: Path):
         temp_dir=tmp_path / "temp",
     )
     render(tmp_path / "conf", settings)
-    checked = subprocess.run(
-        nginx_command(tmp_path / "conf", "-t", binary=nginx()), capture_output=True, text=True, check=False
-    )
+    checked = subprocess.run(nginx_command(tmp_path / "conf", "-t"), capture_output=True, text=True, check=False)
     assert checked.returncode == 0, checked.stderr
     assert "warn" not in checked.stderr
 
