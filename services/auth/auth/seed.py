@@ -8,6 +8,7 @@ import asyncio
 import os
 import sys
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import asyncpg
 import orjson
@@ -40,7 +41,16 @@ def read_administrator(environment: Mapping[str, str]) -> tuple[str, str]:
     return email, password
 
 
-async def seed(dsn: str, email: str, password: str) -> dict[str, object]:
+@dataclass(frozen=True, slots=True)
+class Seeded:
+    """The first workspace and user there were; `created`: just now."""
+
+    workspace_id: str
+    user_id: str
+    created: bool
+
+
+async def seed(dsn: str, email: str, password: str) -> Seeded:
     """Workspace, administrator, `user.created` and the marker in one transaction."""
     with Passwords(threads=1, waiting_limit=1) as passwords:
         password_hash = await passwords.hash(password)
@@ -70,7 +80,7 @@ async def seed(dsn: str, email: str, password: str) -> dict[str, object]:
         seeded = await repository.seeded_user(connection)
     if seeded is None:
         raise SeedRefused("the seed is marked as done but there is no user")
-    return {"workspace_id": seeded[0], "user_id": seeded[1], "created": created}
+    return Seeded(*seeded, created)
 
 
 def main() -> int:

@@ -72,8 +72,11 @@ def delay_seconds(failures: Iterable[Failures]) -> float:
 
 
 def _backoff(failures: Failures) -> float:
-    """Seconds from the last failure to the next attempt: 0, then 2, 4, 8 … by whole failures above the free ones."""
-    over = math.floor(failures.level) - BUCKETS[failures.kind].free
+    """Seconds from the last failure to the next attempt: 0, then 2, 4, 8 … by failures above the free ones.
+
+    Rounded, because a little has leaked between failures that followed each other.
+    """
+    over = round(failures.level) - BUCKETS[failures.kind].free
     return min(LONGEST_WAIT_SECONDS, 2.0 ** min(over + 1, 10)) if over >= 0 else 0.0
 
 

@@ -129,7 +129,7 @@ async def list_users(
     responses={
         **example(200, USER_EXAMPLE, "The user; `ETag` names its version"),
         304: {"description": "Not changed since the version that `If-None-Match` names"},
-        **problems(401, 403, 404),
+        **problems(401, 403, 404, 422),
     },
 )
 async def read_user(
