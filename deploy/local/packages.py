@@ -12,8 +12,9 @@ from pathlib import Path
 from deploy.local.errors import Refused
 from deploy.local.log_files import tail
 from deploy.local.progress import say, step
-from deploy.local.servers import nginx, postgresql, rabbitmq
+from deploy.local.servers import postgresql, rabbitmq
 from deploy.local.settings import Settings
+from gateway.render import find_nginx
 
 OLDEST = {"debian": 12.0, "ubuntu": 24.04}
 INSTALL_SCRIPT = Path(__file__).with_name("install-packages.sh")
@@ -39,7 +40,7 @@ NEEDED = (
     Package("postgresql", "PostgreSQL", lambda: postgresql.program_folder() is not None),
     Package("rabbitmq-server", "RabbitMQ", (rabbitmq.SCRIPTS / "rabbitmq-server").exists),
     Package("redis-server", "Redis", lambda: shutil.which("redis-server") is not None),
-    Package("nginx", "nginx", lambda: nginx.program() is not None),
+    Package("nginx", "nginx", lambda: find_nginx() is not None),
     Package("python3-venv", "Python's virtual environments", _can_make_environments),
 )
 

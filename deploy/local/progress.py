@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 TICK_SECONDS = 1.0
-PLAIN_TICK_SECONDS = 5.0  # where lines can't be overwritten
+PLAIN_TICK_SECONDS = 2.0  # where lines can't be overwritten
 CLEAR_LINE = "\r\033[K"
 
 
@@ -39,9 +39,11 @@ def _tick(what: str, started: float, ended: threading.Event) -> None:
     overwrite = sys.stdout.isatty()
     if overwrite:
         print(f"  {what} …", end="", flush=True)
+    announced = overwrite
     while not ended.wait(TICK_SECONDS if overwrite else PLAIN_TICK_SECONDS):
         seconds = time.monotonic() - started
         if overwrite:
             print(f"{CLEAR_LINE}  {what} … {seconds:.0f} s", end="", flush=True)
         else:
-            say(f"  {what} … {seconds:.0f} s")
+            say(f"    … {seconds:.0f} s" if announced else f"  {what} … {seconds:.0f} s")
+            announced = True

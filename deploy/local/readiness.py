@@ -11,6 +11,7 @@ from deploy.local.log_files import last_words
 from deploy.local.program import Program
 
 GIVE_UP_AFTER_RESTARTS = 3
+ASK_SECONDS = 2
 
 
 def wait_until(control: Control, checks: Mapping[str, Callable[[], bool]], logs: Path, seconds: float) -> None:
@@ -30,17 +31,29 @@ def wait_until(control: Control, checks: Mapping[str, Callable[[], bool]], logs:
 
 
 def http_check(program: Program, path: str = "/health/ready") -> Callable[[], bool]:
-    """Whether a process answers 200."""
+    """Whether a process answers 200: it does its work, perhaps without some server it can do without."""
     return lambda: status_of(program, path) == 200
 
 
-def status_of(program: Program, path: str = "/health/ready", seconds: float = 2) -> int | None:
+def health_check(program: Program) -> Callable[[], bool]:
+    """Whether a process reports itself and all it depends on to be well."""
+    return lambda: b'"status":"ok"' in _get(program, "/health/detailed")[1][:64]
+
+
+def status_of(program: Program, path: str = "/health/ready") -> int | None:
     """The HTTP status a process answers with, None when it does not."""
-    connection = http.client.HTTPConnection("127.0.0.1", program.port, timeout=seconds)
+    return _get(program, path)[0]
+
+
+def _get(program: Program, path: str) -> tuple[int | None, bytes]:
+    if program.port is None:
+        return None, b""
+    connection = http.client.HTTPConnection("127.0.0.1", program.port, timeout=ASK_SECONDS)
     try:
         connection.request("GET", path)
-        return connection.getresponse().status
+        answer = connection.getresponse()
+        return answer.status, answer.read()
     except (OSError, http.client.HTTPException):
-        return None
+        return None, b""
     finally:
         connection.close()

@@ -9,7 +9,7 @@ from deploy.local.errors import Refused
 from deploy.local.program import Program
 from deploy.local.programs import KINDS, Kind, System, kind_of
 from deploy.local.progress import say, step
-from deploy.local.readiness import http_check, wait_until
+from deploy.local.readiness import health_check, wait_until
 from deploy.local.run_lock import exclusive
 from deploy.local.settings import Settings
 
@@ -55,7 +55,7 @@ def add(system: System, control: Control, kind: Kind, number: int) -> None:
     try:
         for program in new:
             control.start(program)
-        checks = {program.name: http_check(program) for program in new}
+        checks = {program.name: health_check(program) for program in new}
         wait_until(control, checks, system.settings.logs, READY_SECONDS)
         _announce(system, [one.program for one in control.programs()])
     except BaseException:

@@ -1,16 +1,15 @@
 """Starts the system: says what it will do, makes what is missing, starts the parts side by side, waits until all work."""
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from deploy.local import checks, databases, gateway, orphans, packages, seeding
 from deploy.local.control import Control
 from deploy.local.environment import RUN_LOCK, Environment
 from deploy.local.errors import Refused
-from deploy.local.programs import System
+from deploy.local.programs import System, kind_of
 from deploy.local.progress import say, step
-from deploy.local.readiness import http_check, wait_until
+from deploy.local.readiness import health_check, http_check, wait_until
 from deploy.local.settings import Settings
 from deploy.local.stop import stop_everything
 
@@ -84,6 +83,10 @@ def _start_servers(system: System, control: Control) -> None:
         databases.create(system)
     with step("Migrating the databases"):
         databases.migrate(system)
+    with step("Waiting for RabbitMQ"):  # services that find it there need not try again
+        wait_until(
+            control, {"rabbitmq": system.rabbitmq.is_ready, "redis": system.redis.is_ready}, logs, SERVERS_READY_SECONDS
+        )
 
 
 def _start_services(system: System, control: Control) -> None:
@@ -94,6 +97,5 @@ def _start_services(system: System, control: Control) -> None:
         for program in programs:
             control.start(program)
         seeding.seed_databases(system)
-        ready: dict[str, Callable[[], bool]] = {one.name: http_check(one) for one in programs}
-        ready |= {"rabbitmq": system.rabbitmq.is_ready, "redis": system.redis.is_ready}
-        wait_until(control, ready, system.settings.logs, SERVICES_READY_SECONDS)
+        checks_of = {one.name: health_check(one) if kind_of(one.service) else http_check(one) for one in programs}
+        wait_until(control, checks_of, system.settings.logs, SERVICES_READY_SECONDS)

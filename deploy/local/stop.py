@@ -20,8 +20,7 @@ SUPERVISOR_SECONDS = 2
 def stop(settings: Settings) -> None:
     """Stops the system, a start that is under way, and every process that an earlier one left."""
     broken_off = break_off_holder(settings.run)
-    if not stop_everything(settings) and not broken_off:
-        say("Nothing runs.")
+    say("Stopped." if stop_everything(settings) or broken_off else "Nothing runs.")
 
 
 def stop_everything(settings: Settings) -> bool:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from deploy.local import checks, packages
 from deploy.local.control import Control
-from deploy.local.environment import TEST_LOCK, Environment
+from deploy.local.environment import RUN_LOCK, TEST_LOCK, Environment
 from deploy.local.progress import say
 from deploy.local.run_lock import exclusive
 from deploy.local.servers import Nginx
@@ -19,15 +19,19 @@ def prepare(settings: Settings) -> None:
     checks.make_state_folder(settings)
     environment = Environment.of(settings)
     absent = packages.missing()
-    if not absent and environment.has(TEST_LOCK):
+    locks = [lock for lock in (RUN_LOCK, TEST_LOCK) if not environment.has(lock)]
+    if not absent and not locks:
         return
     with exclusive(settings.run):
         say("Preparing the tests")
         packages.announce(absent)
-        say(f"  Python packages: {TEST_LOCK.name}, in {environment.folder}")
+        say(
+            f"  Python packages: {', '.join(lock.name for lock in locks) or 'nothing to install'}, in {environment.folder}"
+        )
         checks.check_space(settings.state, checks.SPACE_TO_INSTALL_MIB)
         packages.install(absent, settings)
-        environment.install(TEST_LOCK, settings, in_use=Control(settings).runs())
+        for lock in locks:
+            environment.install(lock, settings, in_use=Control(settings).runs())
 
 
 def lint_gateway(settings: Settings) -> None:

@@ -1,6 +1,5 @@
 """A private nginx over the configuration of `gateway/`, which renders it and gives it other replicas while it runs."""
 
-import shutil
 import signal
 import subprocess
 from dataclasses import dataclass
@@ -8,12 +7,7 @@ from pathlib import Path
 
 from deploy.local.servers.launch import Command, ServerFailed, base_environment, private_folder
 from deploy.local.servers.ports import is_open
-from gateway.render import nginx_command
-
-
-def program() -> str | None:
-    """nginx lies in sbin, which an ordinary user's PATH often lacks."""
-    return shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")
+from gateway.render import find_nginx, nginx_command
 
 
 @dataclass(frozen=True)
@@ -44,7 +38,6 @@ class Nginx:
             raise ServerFailed(f"the gateway's configuration is wrong: {done.stderr.strip()}")
 
     def _words(self, *arguments: str) -> tuple[str, ...]:
-        binary = program()
-        if binary is None:
+        if find_nginx() is None:
             raise ServerFailed("no nginx: install the package nginx")
-        return tuple(nginx_command(self.folder, *arguments, binary=binary))
+        return tuple(nginx_command(self.folder, *arguments))

@@ -44,9 +44,9 @@ def test_on_an_unsupported_system_the_line_names_what_is_missing(
 def test_without_root_and_sudo_the_line_says_what_root_has_to_do(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(packages.os, "geteuid", lambda: 1000)
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
     monkeypatch.setattr(packages, "is_supported_system", lambda: True)
-    monkeypatch.setattr(packages.shutil, "which", lambda _name, **_: None)
+    monkeypatch.setattr("shutil.which", lambda _name, **_: None)
     absent = [packages.Package("redis-server", "Redis", lambda: False)]
     with pytest.raises(Refused, match="as root, run `apt-get install -y --no-install-recommends redis-server`"):
         packages.install(absent, Settings(state=tmp_path))

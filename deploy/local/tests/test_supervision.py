@@ -123,7 +123,8 @@ def test_shutdown_stops_later_stages_first(settings: Settings, control: Control)
     script = "trap 'echo $0 >> order; exit 0' TERM; echo on; while :; do sleep 0.05; done"
     for name, stage in (("service", SERVICES), ("gateway", GATEWAY)):
         control.start(_program(settings, name, "sh", "-c", script, name, stage=stage))
-        _eventually(lambda name=name: "on" in (settings.logs / f"{name}.log").read_text())
+        log = settings.logs / f"{name}.log"
+        _eventually(lambda log=log: "on" in log.read_text())  # type: ignore[misc]
     control.shutdown()
     assert (settings.state / "order").read_text().split() == ["gateway", "service"]
     with pytest.raises(NoSupervisor):
