@@ -84,14 +84,17 @@ def render(destination: Path, settings: GatewaySettings) -> None:
         directory.mkdir(parents=True, exist_ok=True)
 
 
+def find_nginx() -> str | None:
+    """It lies in sbin, which an ordinary user's PATH often lacks."""
+    return shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")
+
+
 def nginx_command(destination: Path, *arguments: str) -> list[str]:
     """The command line for a configuration written by `render`: runs in the foreground; with "-t" checks it."""
-    # It lies in sbin, which an ordinary user's PATH often lacks.
-    binary = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin") or "nginx"
     # Workers of a gateway that root starts stay root: they read below directories that only their owner may enter.
     account = "user root; " if os.geteuid() == 0 else ""
     where = ["-e", "stderr", "-p", str(destination), "-c", str(destination / "nginx.conf")]
-    return [binary, *where, "-g", f"{account}daemon off;", *arguments]
+    return [find_nginx() or "nginx", *where, "-g", f"{account}daemon off;", *arguments]
 
 
 def _values(destination: Path, settings: GatewaySettings) -> dict[str, str]:
