@@ -140,6 +140,14 @@ async def rows(settings: Settings) -> AsyncIterator[Rows]:
 
 
 @pytest.fixture
+async def own_rows(own_settings: Settings) -> AsyncIterator[Rows]:
+    """The test's own database, as the service's own role."""
+    connection = await asyncpg.connect(own_settings.database_url.get_secret_value())
+    yield connection
+    await connection.close()
+
+
+@pytest.fixture
 async def api(auth: Replica) -> AsyncIterator[httpx2.AsyncClient]:
     """A client at an address that no other test uses."""
     address = ".".join(str(random.randrange(1, 255)) for _ in range(4))

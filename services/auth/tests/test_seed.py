@@ -6,7 +6,6 @@ import os
 import sys
 from dataclasses import asdict, replace
 
-import asyncpg
 import orjson
 import pytest
 
@@ -30,13 +29,6 @@ async def run_seed(settings, **environment):
 
 def text(value):
     return value.get_secret_value() if hasattr(value, "get_secret_value") else str(value)
-
-
-@pytest.fixture
-async def own_rows(own_settings):
-    connection = await asyncpg.connect(own_settings.database_url.get_secret_value())
-    yield connection
-    await connection.close()
 
 
 async def test_the_seed_makes_workspace_administrator_and_event_once(own_settings, start, own_rows):

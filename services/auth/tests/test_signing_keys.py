@@ -5,7 +5,6 @@ import os
 import sys
 import time
 
-import asyncpg
 import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -17,13 +16,6 @@ from chassis import tokens as verifying
 from chassis.errors import Unavailable
 from chassis.tokens import RemoteIdentity, TokenVerifier
 from chassis.vault import SealBroken, Vault
-
-
-@pytest.fixture
-async def own_rows(own_settings):
-    connection = await asyncpg.connect(own_settings.database_url.get_secret_value())
-    yield connection
-    await connection.close()
 
 
 async def workspace(rows):
