@@ -85,6 +85,25 @@ class Handlers:
     def read_property(self, call: Call) -> Answer:
         return Answer(200, self.properties.get(call.account.portal_id, call.path["name"]).document())
 
+    def read_properties(self, call: Call) -> Answer:
+        """Source: the SDK's crm.properties.batch_api.read. Names that are not there are reported beside the others."""
+        names = [str(item.get("name")) for item in call.inputs()]
+        known = self.properties.all(call.account.portal_id)
+        missing = [name for name in names if name not in known]
+        body: dict[str, Any] = {
+            "status": "COMPLETE",
+            "results": [known[name].document() for name in names if name in known],
+        }
+        if missing:
+            error = {
+                "status": "error",
+                "category": "OBJECT_NOT_FOUND",
+                "message": f"Could not find properties: {', '.join(missing)}",
+                "context": {"name": missing},
+            }
+            body |= {"numErrors": len(missing), "errors": [error]}
+        return Answer(207 if missing else 200, body)
+
     def create_property(self, call: Call) -> Answer:
         return Answer(201, self.properties.create(call.account.portal_id, call.document()).document())
 

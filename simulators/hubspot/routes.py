@@ -61,6 +61,7 @@ class HubSpot:
         properties: list[tuple[str, str, str, Handler]] = [
             ("GET", "", "properties.list", handlers.list_properties),
             ("POST", "", "properties.create", handlers.create_property),
+            ("POST", "/batch/read", "properties.batch_read", handlers.read_properties),
             ("GET", "/{name}", "properties.read", handlers.read_property),
             ("DELETE", "/{name}", "properties.archive", handlers.archive_property),
         ]

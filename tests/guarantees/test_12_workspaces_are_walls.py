@@ -1,5 +1,7 @@
 """Somebody of another workspace finds nothing here, by no path."""
 
+from collections.abc import AsyncIterator
+
 import httpx2
 import pytest
 
@@ -7,8 +9,11 @@ from tests.support.system import Client, RunningSystem
 
 
 @pytest.fixture
-async def stranger(system: RunningSystem) -> Client:
+async def stranger(system: RunningSystem) -> AsyncIterator[Client]:
     """A service's client that acts in another workspace, with every scope a service has."""
+    await system.sql(
+        "auth", "INSERT INTO workspaces (id, name) VALUES ('ws_of_strangers', 'Strangers') ON CONFLICT DO NOTHING"
+    )
     client = Client(system.url)
     answer = await client.http.post(
         "/api/auth/token",
@@ -21,7 +26,8 @@ async def stranger(system: RunningSystem) -> Client:
     )
     assert answer.status_code == 200, answer.text
     client.authorise(answer.json()["access_token"])
-    return client
+    yield client
+    await client.close()
 
 
 async def test_a_lead_of_another_workspace_is_404_for_every_method(client: Client, stranger: Client) -> None:
@@ -34,7 +40,6 @@ async def test_a_lead_of_another_workspace_is_404_for_every_method(client: Clien
         await stranger.post("/api/leads/lead-1/restore"),
         await stranger.get("/api/leads/lead-1/timeline"),
     ]
-    await stranger.close()
     assert {answer.status_code for answer in answers} == {404}
     assert (await client.get("/api/leads/lead-1")).status_code == 200
 
@@ -44,14 +49,12 @@ async def test_lists_and_searches_show_nothing_of_another_workspace(stranger: Cl
         answer = await stranger.get(path)
         assert answer.status_code == 200, answer.text
         assert answer.json()["items"] == []
-    await stranger.close()
 
 
 async def test_one_workspaces_key_and_email_mean_nothing_in_another(client: Client, stranger: Client) -> None:
     body = {"email": "both-workspaces@example.com"}
     ours = await client.post("/api/leads", body, Idempotency_Key="shared-key")
     theirs = await stranger.post("/api/leads", body, Idempotency_Key="shared-key")
-    await stranger.close()
     assert (ours.status_code, theirs.status_code) == (201, 201)
     assert "idempotency-replayed" not in theirs.headers
     assert ours.json()["id"] != theirs.json()["id"]

@@ -28,6 +28,14 @@ from deploy.local.servers import Launched, free_ports, launch, stop, wait_ready
 from deploy.local.settings import REPOSITORY, Settings
 
 READY_SECONDS = 60
+SHORT_LEASES = {
+    "WORKFLOWS_LEASE_SECONDS": "6",
+    "CRM_SYNC_LEASE_SECONDS": "6",
+    "CRM_SYNC_CALL_TIMEOUT_SECONDS": "2",
+    "CRM_SYNC_VENDOR_TIMEOUT_SECONDS": "4",
+    "CRM_SYNC_PAUSE_CAP_SECONDS": "5",
+}
+"""A test waits for the end of a dead worker's lease."""
 STOP_SECONDS = 40
 SERVERS = ("epmd", "postgresql", "redis", "rabbitmq")
 
@@ -78,7 +86,11 @@ class RunningSystem:
         program = self.programs[name]
         with Path(program.log).open("ab") as output:
             self.processes[name] = subprocess.Popen(
-                program.argv, cwd=program.cwd, env={**program.env, **environment}, stdout=output, stderr=output
+                program.argv,
+                cwd=program.cwd,
+                env={**program.env, **SHORT_LEASES, **environment},
+                stdout=output,
+                stderr=output,
             )
 
     def signal(self, name: str, number: int) -> None:

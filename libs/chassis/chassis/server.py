@@ -2,8 +2,10 @@
 
 import gc
 import os
+import signal
 import sys
 from collections.abc import Callable
+from types import FrameType
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -15,6 +17,15 @@ log = get_logger()
 
 # Longer than the gateway keeps an idle connection (60 s), so that it never reuses one that is being closed here.
 KEEP_ALIVE_SECONDS = 75
+
+
+class _Server(uvicorn.Server):
+    """uvicorn, except that a process still waiting for its database (nothing accepted, nothing claimed) leaves at once."""
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        if not self.started:
+            os._exit(0)
+        super().handle_exit(sig, frame)
 
 
 def serve(create: Callable[[], ASGIApp], settings: ServiceSettings) -> None:
@@ -41,8 +52,10 @@ def serve(create: Callable[[], ASGIApp], settings: ServiceSettings) -> None:
         backlog=2048,
         forwarded_allow_ips=os.environ.get("FORWARDED_ALLOW_IPS", "127.0.0.1"),
     )
-    server = uvicorn.Server(config)
+    server = _Server(config)
     log.info("start-process", port=settings.port)
+    # uvicorn raises the signal once more when it has stopped; a clean stop is exit code 0.
+    signal.signal(signal.SIGTERM, lambda _number, _frame: None)
     server.run()
     if not server.started:
         sys.exit(3)
