@@ -2,7 +2,8 @@
 
 import http.client
 import json
-from typing import Any
+import select
+from typing import Any, Self
 
 from deploy.local.errors import Refused
 
@@ -18,11 +19,20 @@ class ApiRefused(Refused):
 
 
 class Api:
-    """The gateway as seen by one signed-in user, over one kept-alive connection."""
+    """The gateway as seen by one signed-in user, over one kept-alive connection that `with` closes."""
 
     def __init__(self, port: int) -> None:
         self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=TIMEOUT_SECONDS)
         self._token: str | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._connection.close()
 
     def sign_in(self, email: str, password: str) -> None:
         """ApiRefused with 401 when auth does not take them."""
@@ -47,6 +57,7 @@ class Api:
             fields["Authorization"] = f"Bearer {self._token}"
         if body is not None:
             fields["Content-Type"] = "application/json"
+        self._leave_closed_connection()
         try:
             self._connection.request(method, path, json.dumps(body) if body is not None else None, fields)
             answer = self._connection.getresponse()
@@ -54,6 +65,12 @@ class Api:
         except (OSError, http.client.HTTPException) as error:
             self._connection.close()
             raise Refused(f"the gateway did not answer {method} {path}: {error}") from error
+
+    def _leave_closed_connection(self) -> None:
+        """An idle connection that has something to read was closed by the gateway: nothing may be sent on it any more."""
+        socket = self._connection.sock
+        if socket is not None and select.select([socket], [], [], 0)[0]:
+            self._connection.close()
 
 
 def _problem(content: bytes) -> str:

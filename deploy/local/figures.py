@@ -32,8 +32,7 @@ def measure(settings: Settings) -> None:
     with step(f"Measuring memory after {REST_SECONDS} s of rest"):
         time.sleep(REST_SECONDS)
         memory = pss_bytes(orphans.processes_of(settings.state, but=[settings.tests]))
-    with step(f"Measuring {LEADS} leads to their CRM id, one after the other"):
-        api = sign_in(System.of(settings))
+    with step(f"Measuring {LEADS} leads to their CRM id, one after the other"), sign_in(System.of(settings)) as api:
         _lead_to_crm_ms(api)  # the first one opens connections
         times = sorted(_lead_to_crm_ms(api) for _ in range(LEADS))
     keep(

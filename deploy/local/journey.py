@@ -8,7 +8,7 @@ from deploy.local import samples
 from deploy.local.api import Api
 from deploy.local.progress import say, step
 
-LONGEST_SECONDS = 20
+LONGEST_SECONDS = 15
 POLL_SECONDS = 0.02
 ENDED = frozenset({"completed", "failed", "cancelled", "suspended"})
 

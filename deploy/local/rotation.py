@@ -39,19 +39,13 @@ def _rotate_sealing_key(system: System, control: Control) -> None:
     new = new_key(f"k{max(int(key.partition(':')[0][1:]) for key in ring) + 1}")
     with step("Telling every process of crm-sync the new key"):
         system.secrets.put(name, ",".join([*ring, new]))
-        _replace_all(system, control)
+        replace(system, control, [kind for kind in KINDS if kind.owner == SEALING])
     with step("Putting the new key in use"):
         system.secrets.put(name, ",".join([new, *ring]))
-        _replace_all(system, control)
+        replace(system, control, [kind for kind in KINDS if kind.owner == SEALING])
     with step("Sealing the stored credentials anew"):
         _run(system, SEALING, "crm_sync.rotate_keys")
         system.secrets.put(name, ",".join([new, *ring][:KEPT_KEYS]))
-
-
-def _replace_all(system: System, control: Control) -> None:
-    for kind in KINDS:
-        if kind.owner == SEALING:
-            replace(system, control, kind)
 
 
 def _run(system: System, owner: str, module: str) -> str:

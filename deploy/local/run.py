@@ -39,8 +39,9 @@ def _is_up(settings: Settings) -> bool:
 def _show_journey(system: System) -> None:
     """What a user changed since the demo was set up may end it early; the system runs all the same."""
     try:
-        api = seeding.sign_in(system)
-        if not Journey(api).show():
+        with seeding.sign_in(system) as api:
+            arrived = Journey(api).show()
+        if not arrived:
             say("  … it has not arrived at the CRM: was the sample connection or workflow changed? See make logs.")
     except ApiRefused as error:
         say(f"  No lead is sent: {error}")

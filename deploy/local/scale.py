@@ -1,7 +1,7 @@
 """`make scale leads=3`: another number of replicas, live. Requests go to a replica only while it is ready."""
 
-from collections.abc import Iterable
-from itertools import count, islice
+from collections.abc import Iterable, Sequence
+from itertools import count, islice, zip_longest
 
 from deploy.local import gateway
 from deploy.local.control import Control
@@ -46,24 +46,10 @@ def replicas(control: Control, kind: Kind) -> list[Program]:
 
 
 def add(system: System, control: Control, kind: Kind, number: int) -> None:
-    """Starts that many more under the lowest free names; the gateway hears of them once they are ready."""
-    names = {program.name for program in replicas(control, kind)}
-    free = (
-        replica for replica in (system.replica(kind, position) for position in count(1)) if replica.name not in names
-    )
-    new = list(islice(free, number))
-    try:
-        for program in new:
-            control.start(program)
-        checks = {program.name: health_check(program) for program in new}
-        wait_until(control, checks, system.settings.logs, READY_SECONDS)
-        _announce(system, [one.program for one in control.programs()])
-    except BaseException:
-        kept = {one.program.name for one in control.programs()}
-        for program in new:
-            if program.name in kept:
-                control.stop(program.name)
-        raise
+    """Starts that many more; the gateway hears of them once they are ready."""
+    new = _new_replicas(system, control, kind, number)
+    _start(system, control, new)
+    _announce(system, [one.program for one in control.programs()])
 
 
 def remove(system: System, control: Control, leaving: list[Program]) -> None:
@@ -74,11 +60,35 @@ def remove(system: System, control: Control, leaving: list[Program]) -> None:
         control.stop(name)
 
 
-def replace(system: System, control: Control, kind: Kind) -> None:
-    """Puts a fresh process, with the settings of now, in the place of each replica, one after the other."""
-    for old in replicas(control, kind):
-        add(system, control, kind, 1)
-        remove(system, control, [old])
+def replace(system: System, control: Control, kinds: Sequence[Kind]) -> None:
+    """Puts a fresh process, with the settings of now, in the place of each replica: of every kind one after the other."""
+    for round_ in zip_longest(*(replicas(control, kind) for kind in kinds)):
+        leaving = [program for program in round_ if program is not None]
+        new = [_new_replicas(system, control, kind, 1)[0] for kind, old in zip(kinds, round_, strict=True) if old]
+        _start(system, control, new)
+        remove(system, control, leaving)
+
+
+def _new_replicas(system: System, control: Control, kind: Kind, number: int) -> list[Program]:
+    """That many under the lowest free names."""
+    names = {program.name for program in replicas(control, kind)}
+    all_of_kind = (system.replica(kind, position) for position in count(1))
+    return list(islice((replica for replica in all_of_kind if replica.name not in names), number))
+
+
+def _start(system: System, control: Control, new: Sequence[Program]) -> None:
+    """Starts them and waits until they are well; on failure none of them stays."""
+    try:
+        for program in new:
+            control.start(program)
+        checks = {program.name: health_check(program) for program in new}
+        wait_until(control, checks, system.settings.logs, READY_SECONDS)
+    except BaseException:
+        kept = {one.program.name for one in control.programs()}
+        for program in new:
+            if program.name in kept:
+                control.stop(program.name)
+        raise
 
 
 def _parse(wish: str) -> tuple[Kind, int]:

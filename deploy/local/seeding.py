@@ -38,9 +38,13 @@ def seed_databases(system: System) -> None:
 
 
 def sign_in(system: System) -> Api:
-    """The API as the administrator. ApiRefused with 401 when the password was changed since."""
+    """The API as the administrator, to be closed. ApiRefused with 401 when the password was changed since."""
     api = Api(system.settings.port)
-    api.sign_in(_remembered(system)["email"], (system.settings.state / PASSWORD_FILE).read_text().strip())
+    try:
+        api.sign_in(_remembered(system)["email"], (system.settings.state / PASSWORD_FILE).read_text().strip())
+    except BaseException:
+        api.close()
+        raise
     return api
 
 
@@ -49,18 +53,18 @@ def seed_samples(system: System) -> None:
     seeded = _remembered(system)
     if "workflow_id" in seeded:
         return
-    api = sign_in(system)
-    if "connection_id" not in seeded:
-        connection = api.send("POST", "/api/crm/connections", samples.connection(), Idempotency_Key="sample-connection")
-        seeded["connection_id"] = connection["id"]
-        _remember(system, seeded)
-    definition = samples.workflow(
-        connection_id=seeded["connection_id"],
-        owner_id=seeded["user_id"],
-        receiver=f"http://127.0.0.1:{system.ports.of(SIMULATOR)}/webhooks/sample",
-        signing_secret=system.secrets.webhook_secret("webhook"),
-    )
-    workflow = api.send("POST", "/api/workflows", definition, Idempotency_Key="sample-workflow")
+    with sign_in(system) as api:
+        if "connection_id" not in seeded:
+            made = api.send("POST", "/api/crm/connections", samples.connection(), Idempotency_Key="sample-connection")
+            seeded["connection_id"] = made["id"]
+            _remember(system, seeded)
+        definition = samples.workflow(
+            connection_id=seeded["connection_id"],
+            owner_id=seeded["user_id"],
+            receiver=f"http://127.0.0.1:{system.ports.of(SIMULATOR)}/webhooks/sample",
+            signing_secret=system.secrets.webhook_secret("webhook"),
+        )
+        workflow = api.send("POST", "/api/workflows", definition, Idempotency_Key="sample-workflow")
     _remember(system, seeded | {"workflow_id": workflow["id"]})
 
 

@@ -14,7 +14,7 @@ from deploy.local.settings import Settings
 from deploy.local.stop import stop_everything
 
 SERVERS_READY_SECONDS = 90
-SERVICES_READY_SECONDS = 90
+SERVICES_READY_SECONDS = 120
 
 
 def refuse_leftovers(settings: Settings) -> None:

@@ -60,14 +60,21 @@ def system(started: tuple[CommandLine, str]) -> CommandLine:
     return started[0]
 
 
+@pytest.fixture
+def api(system: CommandLine) -> Iterator[Api]:
+    """The administrator's API."""
+    with system.sign_in() as signed_in:
+        yield signed_in
+
+
 class Load:
     """Clients that read and write leads until told to stop; `answers` counts statuses and failures."""
 
     def __init__(self, system: CommandLine, clients: int = 4) -> None:
         self.answers: Counter[str] = Counter()
         self._ended = threading.Event()
-        apis = [system.sign_in() for _ in range(clients)]
-        self._threads = [threading.Thread(target=self._ask, args=(number, api)) for number, api in enumerate(apis)]
+        self._apis = [system.sign_in() for _ in range(clients)]
+        self._threads = [threading.Thread(target=self._ask, args=one) for one in enumerate(self._apis)]
 
     def __enter__(self) -> "Load":
         for thread in self._threads:
@@ -78,6 +85,8 @@ class Load:
         self._ended.set()
         for thread in self._threads:
             thread.join()
+        for api in self._apis:
+            api.close()
 
     def _ask(self, number: int, api: Api) -> None:
         while not self._ended.wait(0.02):
@@ -141,8 +150,7 @@ def test_another_system_on_a_taken_port_is_refused_in_one_line_and_leaves_nothin
     assert orphans.processes_of(other.settings.state) == []
 
 
-def test_the_demos_content_is_there(system: CommandLine) -> None:
-    api = system.sign_in()
+def test_the_demos_content_is_there(api: Api) -> None:
     names = [api.get(f"/api/leads/lead-{number}")["first_name"] for number in (1, 2, 3)]
     assert names == ["John", "Jane", "Bob"]
     assert [one["vendor"] for one in api.get("/api/crm/connections")["items"]] == ["hubspot"]
@@ -217,8 +225,7 @@ def test_a_number_of_replicas_that_can_not_be_had_is_refused(system: CommandLine
     assert done.stderr.count("\n") == 1
 
 
-def test_keys_rotate_without_an_invalid_token_and_credentials_stay_readable(system: CommandLine) -> None:
-    api = system.sign_in()
+def test_keys_rotate_without_an_invalid_token_and_credentials_stay_readable(system: CommandLine, api: Api) -> None:
     with Load(system) as load:
         done = system("rotate-keys")
         assert done.returncode == 0, done.stdout + done.stderr
@@ -240,16 +247,17 @@ def test_what_is_killed_comes_back_and_works(system: CommandLine, name: str) -> 
 
 
 def _health(system: CommandLine) -> bytes:
-    try:
-        return Api(system.settings.port).ask("GET", "/health/detailed")[1][:64].replace(b" ", b"")
-    except Refused:
-        return b""
+    with Api(system.settings.port) as anybody:
+        try:
+            return anybody.ask("GET", "/health/detailed")[1][:64]
+        except Refused:
+            return b""
 
 
 def test_stop_ends_everything_and_the_next_start_has_everything(system: CommandLine) -> None:
-    api = system.sign_in()
-    lead = api.send("POST", "/api/leads", {"email": "kept@example.com"})
-    api.send("DELETE", "/api/leads/lead-3")
+    with system.sign_in() as api:
+        lead = api.send("POST", "/api/leads", {"email": "kept@example.com"})
+        api.send("DELETE", "/api/leads/lead-3")
     ports = (system.settings.state / "ports.json").read_text()
     assert system("stop").returncode == 0
     assert orphans.processes_of(system.settings.state) == []
@@ -257,10 +265,10 @@ def test_stop_ends_everything_and_the_next_start_has_everything(system: CommandL
     done = system("run")
     assert done.returncode == 0, done.stdout + done.stderr
     assert (system.settings.state / "ports.json").read_text() == ports
-    api = system.sign_in()
-    assert api.get(f"/api/leads/{lead['id']}")["email"] == "kept@example.com"
-    with pytest.raises(ApiRefused) as refused:
-        api.get("/api/leads/lead-3")
+    with system.sign_in() as api:
+        assert api.get(f"/api/leads/{lead['id']}")["email"] == "kept@example.com"
+        with pytest.raises(ApiRefused) as refused:
+            api.get("/api/leads/lead-3")
     assert refused.value.status == 404
     password = (system.settings.state / "admin-password").read_text().strip()
     assert password not in done.stdout
