@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from leads.fields import LeadInput
 from leads.models import Stage
 
+# FastAPI leaves null members out of the document, so the examples have none.
 LEAD_EXAMPLE: dict[str, Any] = {
     "id": "lead_06d3v0c2m5w3f8k1x9q4t7r2ab",
     "email": "ada@example.com",
@@ -19,7 +20,7 @@ LEAD_EXAMPLE: dict[str, Any] = {
     "source": "web",
     "stage": "new",
     "score": 70,
-    "owner_id": None,
+    "owner_id": "user_06d3v0c2m5w3f8k1x9q4t7r2ab",
     "tags": ["vip"],
     "custom": {"plan": "pro"},
     "consent": {"email": True},
@@ -28,22 +29,23 @@ LEAD_EXAMPLE: dict[str, Any] = {
     "created_at": "2026-11-25T08:30:00.123Z",
     "updated_at": "2026-11-25T08:30:00.123Z",
 }
+CURSOR_EXAMPLE = "WyI1ZTNkYjA2YyIsIjIwMjYtMTEtMjVUMDg6MzA6MDAuMTIzWiIsImxlYWRfMDZkIl0"
 INPUT_EXAMPLE: dict[str, Any] = {name: LEAD_EXAMPLE[name] for name in LeadInput.model_fields if name != "owner_id"}
 TIMELINE_EXAMPLE: dict[str, Any] = {
     "items": [
         {
             "at": "2026-11-25T08:30:00.123Z",
             "kind": "change",
-            "action": "created",
+            "action": "updated",
             "actor": "user:user_06d3v0c2m5w3f8k1x9q4t7r2ab",
-            "version": 1,
-            "changes": [{"field": "email", "old": None, "new": "ada@example.com"}],
+            "version": 2,
+            "changes": [{"field": "stage", "old": "new", "new": "contacted"}],
         },
         {
             "at": "2026-11-25T08:30:00.123Z",
             "kind": "event",
             "event_id": "evt_06d3v0c2m5w3f8k1x9q4t7r2ab",
-            "type": "lead.created",
+            "type": "lead.updated",
             "source": "/services/leads",
             "origin": "user:user_06d3v0c2m5w3f8k1x9q4t7r2ab",
             "chain": [],
@@ -52,7 +54,7 @@ TIMELINE_EXAMPLE: dict[str, Any] = {
             "published_at": "2026-11-25T08:30:00.127Z",
         },
     ],
-    "next_cursor": None,
+    "next_cursor": CURSOR_EXAMPLE,
 }
 
 
@@ -145,8 +147,8 @@ _ETAG = {"ETag": {"schema": {"type": "string"}, "description": 'Strong: `"<versi
 
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """FastAPI's `responses` for these error answers, 401, 403 and 503 always among them, each with an example."""
-    return {status: _problem(status) for status in sorted({*statuses, 401, 403, 503})}
+    """FastAPI's `responses` for these error answers, 401, 403, 422 and 503 always among them, each with an example."""
+    return {status: _problem(status) for status in sorted({*statuses, 401, 403, 422, 503})}
 
 
 def _problem(status: int) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from chassis.idempotency import read_write_request
 from chassis.security import authorise, require
 from leads.answering import shown_response
 from leads.documents import (
+    CURSOR_EXAMPLE,
     INPUT_EXAMPLE,
     LEAD_EXAMPLE,
     NOT_MODIFIED,
@@ -83,7 +84,7 @@ router = APIRouter(prefix="/api/leads", tags=["leads"], route_class=BytesRoute)
     responses={
         **answer(201, "Created; `Location` names it.", LEAD_EXAMPLE),
         **answer(200, "With `on_duplicate`: the lead that was there, updated or as it is.", LEAD_EXAMPLE),
-        **problems(400, 409, 413, 415, 422),
+        **problems(400, 409, 413, 415),
     },
     openapi_extra=json_body(LeadInput, INPUT_EXAMPLE),
 )
@@ -126,8 +127,8 @@ async def read_lead(request: Request) -> Response:
     response_model=LeadPage,
     dependencies=[Depends(_list_parameters)],
     responses={
-        **answer(200, "One page.", {"items": [LEAD_EXAMPLE], "next_cursor": None}, tagged=False),
-        **problems(400, 422),
+        **answer(200, "One page.", {"items": [LEAD_EXAMPLE], "next_cursor": CURSOR_EXAMPLE}, tagged=False),
+        **problems(400),
     },
 )
 async def list_leads(request: Request) -> Response:

@@ -76,7 +76,7 @@ async def read_settings(principal: Reading, workspace: Workspace, if_none_match:
     operation_id="replace_lead_settings",
     summary="Set the settings for leads",
     response_model=SettingsDocument,
-    responses={**answer(200, "As they are now.", REGION_EXAMPLE), **problems(400, 412, 413, 415, 422)},
+    responses={**answer(200, "As they are now.", REGION_EXAMPLE), **problems(400, 412, 413, 415)},
     openapi_extra=json_body(SettingsDocument, REGION_EXAMPLE),
 )
 async def replace_settings(write: Administering, workspace: Workspace, if_match: IfMatch = None) -> Response:
@@ -89,7 +89,7 @@ async def replace_settings(write: Administering, workspace: Workspace, if_match:
     operation_id="replace_lead",
     summary="Replace a lead",
     response_model=LeadDocument,
-    responses={**answer(200, "As it is now.", LEAD_EXAMPLE), **problems(400, 404, 409, 412, 413, 415, 422)},
+    responses={**answer(200, "As it is now.", LEAD_EXAMPLE), **problems(400, 404, 409, 412, 413, 415)},
     openapi_extra=json_body(LeadChange, INPUT_EXAMPLE),
 )
 async def replace_lead(lead_id: LeadId, write: Writing, service: Service, if_match: IfMatch = None) -> Response:
@@ -102,9 +102,9 @@ async def replace_lead(lead_id: LeadId, write: Writing, service: Service, if_mat
     operation_id="change_lead",
     summary="Change some fields of a lead",
     response_model=LeadDocument,
-    responses={**answer(200, "As it is now.", LEAD_EXAMPLE), **problems(400, 404, 409, 412, 413, 415, 422)},
+    responses={**answer(200, "As it is now.", LEAD_EXAMPLE), **problems(400, 404, 409, 412, 413, 415)},
     openapi_extra=json_body(
-        LeadChange, {"stage": "qualified", "custom": {"plan": None}}, "application/merge-patch+json"
+        LeadChange, {"stage": "qualified", "custom": {"plan": "enterprise"}}, "application/merge-patch+json"
     ),
 )
 async def change_lead(lead_id: LeadId, write: Writing, service: Service, if_match: IfMatch = None) -> Response:
@@ -142,7 +142,7 @@ async def restore_lead(lead_id: LeadId, write: Writing, service: Service, if_mat
     operation_id="read_lead_timeline",
     summary="Read what happened to a lead",
     response_model=TimelinePage,
-    responses={**answer(200, "One page.", TIMELINE_EXAMPLE, tagged=False), **problems(400, 404, 422)},
+    responses={**answer(200, "One page.", TIMELINE_EXAMPLE, tagged=False), **problems(400, 404)},
 )
 async def read_timeline(
     lead_id: LeadId, principal: Reading, reader: Reader, limit: Limit = 50, cursor: Cursor = None

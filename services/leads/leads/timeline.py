@@ -107,7 +107,7 @@ def entries_of(delivery: Delivery) -> list[Entry]:
         raise MalformedEvent(f"{event.type} has no place in a timeline")
     try:
         lead_id, drafts = read(event)
-        drafts = [*drafts, (event.occurred_at, "event", _event_document(delivery))]
+        drafts = [*drafts, (_time(event), "event", _event_document(delivery))]
     except ValueError as error:
         raise MalformedEvent(f"{event.type}: {error}") from error
     if lead_id is None:
@@ -150,7 +150,7 @@ def _of_lead(event: Event) -> tuple[str, list[_Draft]]:
             {"field": name, "old": data.previous.get(name), "new": data.lead.get(name)} for name in data.changed
         ],
     }
-    return event.subject, [(event.occurred_at, "change", document)]
+    return event.subject, [(_time(event), "change", document)]
 
 
 def _of_run(event: Event) -> tuple[str | None, list[_Draft]]:
@@ -162,10 +162,10 @@ def _of_run(event: Event) -> tuple[str | None, list[_Draft]]:
         "workflow_version": data.workflow_version,
     }
     drafts = [
-        (step.finished_at or step.started_at or event.occurred_at, "step", {**run, **_with_text_times(step)})
+        (step.finished_at or step.started_at or _time(event), "step", {**run, **_with_text_times(step)})
         for step in data.steps
     ]
-    return data.lead_id, [*drafts, (event.occurred_at, "run", {**run, "state": data.state, "error": data.error})]
+    return data.lead_id, [*drafts, (_time(event), "run", {**run, "state": data.state, "error": data.error})]
 
 
 def _of_crm(event: Event) -> tuple[str, list[_Draft]]:
@@ -188,7 +188,14 @@ def _of_crm(event: Event) -> tuple[str, list[_Draft]]:
         "request_id": data.request_id,
         "error": data.error,
     }
-    return data.lead_id, [*drafts, (event.occurred_at, "crm", {**about, **result})]
+    return data.lead_id, [*drafts, (_time(event), "crm", {**about, **result})]
+
+
+def _time(event: Event) -> datetime:
+    moment = event.occurred_at
+    if moment.tzinfo is None:
+        raise ValueError("a time without an offset")
+    return moment
 
 
 def _with_text_times(record: StepData | AttemptData) -> dict[str, Any]:

@@ -81,16 +81,17 @@ async def running(app: Any) -> AsyncIterator[Replica]:
             yield Replica(client, state)
 
 
-StartReplica = Callable[[], Awaitable[Replica]]
+StartReplica = Callable[..., Awaitable[Replica]]
 
 
 @pytest.fixture
 async def start_replica(settings: Settings, identity: TestIdentity) -> AsyncIterator[StartReplica]:
-    """`await start_replica()`: one more application on the same servers; its client signs in as an administrator of ws_1."""
+    """`await start_replica(cache_url=…)`: one more application on the same servers; its client is an administrator of ws_1."""
     async with AsyncExitStack() as stack:
 
-        async def start() -> Replica:
-            replica = await stack.enter_async_context(running(create(settings)))
+        async def start(**overrides: Any) -> Replica:
+            own = Settings(**{**dict(settings), **overrides})
+            replica = await stack.enter_async_context(running(create(own)))
             replica.client.headers.update(identity.headers())
             return replica
 
@@ -108,11 +109,25 @@ async def api(replica: Replica) -> httpx2.AsyncClient:
     return replica.client
 
 
+StartWorker = Callable[[], Awaitable[Replica]]
+
+
 @pytest.fixture
-async def worker(settings: Settings) -> AsyncIterator[Replica]:
-    """A running leads-worker."""
-    async with running(create_worker_app(settings, build)) as started:
-        yield started
+async def start_worker(settings: Settings) -> AsyncIterator[StartWorker]:
+    """`await start_worker()`: one more leads-worker, connected to the broker."""
+    async with AsyncExitStack() as stack:
+
+        async def start() -> Replica:
+            started = await stack.enter_async_context(running(create_worker_app(settings, build)))
+            await asyncio.wait_for(started.state["resources"].bus.publishing.up.wait(), 20)
+            return started
+
+        yield start
+
+
+@pytest.fixture
+async def worker(start_worker: StartWorker) -> Replica:
+    return await start_worker()
 
 
 @pytest.fixture
@@ -172,7 +187,7 @@ async def start_process(settings: Settings, identity: TestIdentity) -> AsyncIter
         client = httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}", headers=identity.headers(), trust_env=False)
         one = Process(process, client)
         started.append(one)
-        await eventually(lambda: is_ready(client))
+        await eventually(lambda: is_ready(client), seconds=40)
         return one
 
     yield start

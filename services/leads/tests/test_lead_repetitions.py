@@ -157,8 +157,8 @@ async def test_the_same_key_from_20_connections_at_once_gives_one_lead_and_20_eq
             assert await database.fetchval("SELECT count(*) FROM outbox WHERE subject = $1", lead_id) == 1
 
 
-async def test_mixed_keys_and_emails_at_once_give_one_lead_each_and_no_error(start_process: Any, database: Any) -> None:
-    replicas = [await start_process() for _ in range(2)]
+async def test_mixed_keys_and_emails_at_once_give_one_lead_each_and_no_error(start_replica: Any, database: Any) -> None:
+    replicas = [await start_replica() for _ in range(2)]
     requests = [(f"a{n % 12}@example.com", f"key-{n % 20}-{n % 12}") for n in range(120)]
     answers = await asyncio.gather(
         *(

@@ -147,8 +147,8 @@ async def test_a_slow_reader_cannot_bring_a_deleted_lead_back(
     assert (await replica.client.get(path)).status_code == 404
 
 
-async def test_without_redis_everything_works_from_the_database(start_process: Any) -> None:
-    api = (await start_process(LEADS_CACHE_URL="redis://127.0.0.1:9/0")).client
+async def test_without_redis_everything_works_from_the_database(start_replica: Any) -> None:
+    api = (await start_replica(cache_url="redis://127.0.0.1:9/0")).client
     created = await api.post("/api/leads", json={"email": "ada@example.com"})
     assert created.status_code == 201
     path = created.headers["location"]
