@@ -283,8 +283,8 @@ _ETAG = {"ETag": {"schema": {"type": "string"}, "description": 'Strong: `"<versi
 
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """FastAPI's `responses` for these error answers, 401, 403 and 503 always among them, each with an example."""
-    return {status: _problem(status) for status in sorted({*statuses, 401, 403, 503})}
+    """FastAPI's `responses` for these error answers, 401, 403, 422 and 503 always among them, each with an example."""
+    return {status: _problem(status) for status in sorted({*statuses, 401, 403, 422, 503})}
 
 
 def _problem(status: int) -> dict[str, Any]:

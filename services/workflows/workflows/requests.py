@@ -115,6 +115,16 @@ def place_of(cursor: str | None, question: str) -> tuple[datetime, str] | None:
     return found, identifier
 
 
+def version_of(cursor: str | None, question: str) -> int | None:
+    """The version a cursor stands for; BadRequest if it is damaged or another list's."""
+    if cursor is None:
+        return None
+    [version] = parse_cursor(cursor, question, 1)
+    if type(version) is not int or not 0 < version < 2**31:
+        raise BadRequest("The cursor is damaged: start again without one.")
+    return version
+
+
 def page(
     items: Sequence[_Item],
     limit: int,

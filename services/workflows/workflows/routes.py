@@ -6,8 +6,6 @@ import orjson
 from fastapi import APIRouter, Query
 from starlette.responses import Response
 
-from chassis.errors import BadRequest
-from chassis.parsing import parse_cursor
 from workflows.bodies import NewWorkflowBody, StartBody, WorkflowBody
 from workflows.documents import (
     DEFINITION_EXAMPLE,
@@ -42,6 +40,7 @@ from workflows.requests import (
     Writing,
     page,
     place_of,
+    version_of,
 )
 from workflows.views import run_document, version_document, workflow_document
 
@@ -59,7 +58,7 @@ _START_EXAMPLE = {**DEFINITION_EXAMPLE, "start": {"lead_id": "lead-1"}}
     response_model=StartedWorkflowDocument,
     responses={
         **answer(201, "Created.", {**WORKFLOW_EXAMPLE, "run": RUN_EXAMPLE}, tagged=True),
-        **problems(400, 409, 413, 415, 422),
+        **problems(400, 409, 413, 415),
     },
     openapi_extra=definition_body(NewWorkflowBody, _START_EXAMPLE),
 )
@@ -73,7 +72,7 @@ async def create_workflow(write: Writing, workflows: Workflows) -> Response:
     operation_id="list_workflows",
     summary="List workflows",
     response_model=WorkflowPage,
-    responses={**answer(200, "One page.", _LIST_EXAMPLE), **problems(400, 422)},
+    responses={**answer(200, "One page.", _LIST_EXAMPLE), **problems(400)},
 )
 async def list_workflows(
     principal: Reading, workflows: Workflows, query: Annotated[WorkflowQuery, Query()]
@@ -122,7 +121,7 @@ async def read_workflow(
     response_model=WorkflowDocument,
     responses={
         **answer(200, "As it is now.", WORKFLOW_EXAMPLE, tagged=True),
-        **problems(400, 404, 409, 412, 413, 415, 422),
+        **problems(400, 404, 409, 412, 413, 415),
     },
     openapi_extra=definition_body(WorkflowBody, DEFINITION_EXAMPLE),
 )
@@ -138,7 +137,7 @@ async def replace_workflow(
     operation_id="archive_workflow",
     summary="Archive a workflow",
     status_code=204,
-    responses={204: {"description": "It starts no more runs; its name is free."}, **problems(404, 412, 422)},
+    responses={204: {"description": "It starts no more runs; its name is free."}, **problems(404, 412)},
 )
 async def archive_workflow(
     workflow_id: WorkflowId,
@@ -158,7 +157,7 @@ async def archive_workflow(
     response_model=VersionPage,
     responses={
         **answer(200, "One page.", {"items": [VERSION_EXAMPLE], "next_cursor": None}),
-        **problems(400, 404, 422),
+        **problems(400, 404),
     },
 )
 async def list_versions(
@@ -166,9 +165,7 @@ async def list_versions(
 ) -> Response:
     """Newest first, with their definitions and who wrote them."""
     question = query.question("versions", workflow_id)
-    below = parse_cursor(query.cursor, question, 1)[0] if query.cursor is not None else None
-    if below is not None and not (isinstance(below, int) and 0 < below < 2**31):
-        raise BadRequest("The cursor is damaged: start again without one.")
+    below = version_of(query.cursor, question)
     found = await workflows.versions(principal.workspace_id, workflow_id, below=below, limit=query.limit + 1)
     return page(found, query.limit, question, show=version_document, place=lambda version: (version.version,))
 
@@ -192,7 +189,7 @@ async def read_status(workflow_id: WorkflowId, principal: Reading, workflows: Wo
     operation_id="list_workflow_runs",
     summary="List a workflow's runs",
     response_model=RunPage,
-    responses={**answer(200, "One page.", {"items": [RUN_EXAMPLE], "next_cursor": None}), **problems(400, 404, 422)},
+    responses={**answer(200, "One page.", {"items": [RUN_EXAMPLE], "next_cursor": None}), **problems(400, 404)},
 )
 async def list_workflow_runs(
     workflow_id: WorkflowId, principal: Reading, runs: Runs, query: Annotated[WorkflowRunsQuery, Query()]
@@ -217,7 +214,7 @@ async def list_workflow_runs(
     summary="Start a run for a lead",
     status_code=201,
     response_model=RunDocument,
-    responses={**answer(201, "Started.", {**RUN_EXAMPLE, "state": "queued"}), **problems(400, 404, 409, 413, 415, 422)},
+    responses={**answer(201, "Started.", {**RUN_EXAMPLE, "state": "queued"}), **problems(400, 404, 409, 413, 415)},
     openapi_extra=json_body(StartBody, {"lead_id": "lead-1"}),
 )
 async def start_run(workflow_id: WorkflowId, write: Writing, runs: Runs) -> Response:

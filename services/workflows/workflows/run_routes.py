@@ -28,7 +28,7 @@ router = APIRouter(prefix="/api/runs", tags=["workflows"])
     operation_id="list_runs",
     summary="List runs",
     response_model=RunPage,
-    responses={**answer(200, "One page.", {"items": [RUN_EXAMPLE], "next_cursor": None}), **problems(400, 422)},
+    responses={**answer(200, "One page.", {"items": [RUN_EXAMPLE], "next_cursor": None}), **problems(400)},
 )
 async def list_runs(principal: Reading, runs: Runs, query: Annotated[RunQuery, Query()]) -> Response:
     """Of every workflow, newest first; `state=suspended` and `state=needs_attention` are what somebody should look at."""
@@ -81,7 +81,7 @@ async def cancel_run(run_id: RunId, write: Writing, runs: Runs) -> Response:
     response_model=RunDocument,
     responses={
         **answer(202, "Queued again.", {**RUN_EXAMPLE, "state": "queued"}),
-        **problems(400, 404, 409, 413, 415, 422),
+        **problems(400, 404, 409, 413, 415),
     },
     openapi_extra=json_body(RetryBody, {"from": "step", "version": "same"}, required=False),
 )

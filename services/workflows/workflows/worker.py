@@ -36,7 +36,7 @@ def build_loops(settings: WorkflowsSettings, resources: Resources) -> Sequence[L
         executor.wake()
 
     async def release_timers() -> None:
-        async with database.acquire() as connection:
+        async with database.control.acquire(timeout=2) as connection:
             released = await store.release_timers(
                 connection,
                 batch=settings.timer_batch,

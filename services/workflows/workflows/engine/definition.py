@@ -145,7 +145,7 @@ def parse_definition(data: Mapping[str, Any], step_types: StepTypes) -> Definiti
     trigger = _read_trigger(data.get("trigger"), problems)
     reader = _StepReader(step_types, problems)
     steps = reader.read_list(data.get("steps"), "/steps", MAX_NESTING)
-    if not reader.count:
+    if data.get("steps") == []:
         problems.append(Problem("/steps", "a workflow has at least one step"))
     if reader.count > MAX_STEPS:
         problems.append(Problem("/steps", f"a workflow has at most {MAX_STEPS} steps, this one has {reader.count}"))
@@ -230,13 +230,14 @@ def _problems(error: ValidationError, pointer: str, data: Any) -> Iterator[Probl
 
 
 def _pointer(location: Sequence[str | int], data: Any) -> str:
-    """pydantic's location as a pointer: parts that name a union's member and not a place in the data are left out."""
+    """pydantic's location as a pointer: parts that name a union's member (`#…`) are no places in the data."""
     pointer = ""
     for index, part in enumerate(location):
         is_place = (isinstance(data, Mapping) and part in data) or (
             isinstance(data, list) and isinstance(part, int) and part < len(data)
         )
-        if is_place or (index == len(location) - 1 and isinstance(data, Mapping)):
+        is_missing = index == len(location) - 1 and isinstance(data, Mapping) and not str(part).startswith("#")
+        if is_place or is_missing:
             pointer += "/" + str(part).replace("~", "~0").replace("/", "~1")
             data = data[part] if is_place else None
     return pointer

@@ -167,14 +167,14 @@ def _paths(text: str) -> Iterator[Path]:
         before = tokens[position - 1] if position else _END
         if token.kind == "name" and token.text == "matches" and after.is_mark("("):
             _check_pattern(tokens[position + 2 : position + 4])
-        if token.kind == "name" and after.is_mark("{"):
-            raise ValueError("messages cannot be built here")
         if token.is_mark(".") and (before is _END or (before.kind == "mark" and before.text not in ")]}")):
             raise ValueError("a name cannot begin with a dot")
         if token.kind != "name" or token.text in _WORDS or after.is_mark("(") or before.is_mark("."):
             position += 1
             continue
         path, position = _read_path(tokens, position)
+        if position < len(tokens) and tokens[position].is_mark("{"):
+            raise ValueError("messages cannot be built here")
         yield path
 
 

@@ -84,7 +84,7 @@ def _replace(document: Any, pointer: str, value: Any) -> None:
 def redact(text: str, secrets: Mapping[str, str]) -> str:
     """`text` without any of the secrets, for what a receiver sends back."""
     for secret in secrets.values():
-        for part in {secret, secret.removeprefix("Bearer "), secret.removeprefix("Basic ")}:
+        for part in (secret, secret.removeprefix("Bearer "), secret.removeprefix("Basic ")):
             if len(part) >= 6:
                 text = text.replace(part, REDACTED)
     return text

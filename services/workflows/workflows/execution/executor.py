@@ -6,16 +6,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from chassis.database import Database
-from chassis.errors import Unavailable
 from chassis.leases import Lease, LeaseLost, new_lease_token, renewing
 from chassis.logs import get_logger
-from chassis.trouble import is_database_trouble
 from chassis.vault import Vault
 from workflows.catalogue import Catalogue
 from workflows.execution import store
 from workflows.execution.calling import Caller, Outside
 from workflows.execution.journal import Journal
 from workflows.execution.leg import Leg
+from workflows.execution.patience import is_passing, through_trouble
 from workflows.execution.progress import Progress
 from workflows.execution.store import Claimed
 from workflows.metrics import LEASES_LOST, RUNS_IN_HAND
@@ -86,7 +85,7 @@ class Executor:
             async with self._database.acquire() as connection:
                 claimed = await store.claim_runs(connection, room, token, self._limits.lease_seconds)
         except Exception as error:
-            if not (isinstance(error, Unavailable) or is_database_trouble(error)):
+            if not is_passing(error):
                 raise
             log.warning("wait-for-runs", error=str(error) or type(error).__name__)
             return False
@@ -120,7 +119,7 @@ class Executor:
 
         try:
             async with renewing(lease, renew):
-                leg = await self._prepare(run, lease)
+                leg = await through_trouble(lease, run.id, lambda: self._prepare(run, lease))
                 await leg.go()
         except LeaseLost:
             LEASES_LOST.inc()

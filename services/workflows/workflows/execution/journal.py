@@ -1,6 +1,5 @@
 """What a worker writes about the run it holds: in one transaction each, conditional on its lease, repeated through trouble."""
 
-import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
@@ -8,22 +7,18 @@ from typing import Any, TypeVar
 
 from chassis.clock import utcnow
 from chassis.database import Database, PooledConnection, Transaction
-from chassis.errors import Unavailable
 from chassis.leases import Lease, LeaseLost
-from chassis.logs import get_logger
-from chassis.trouble import is_database_trouble
 from chassis.vault import Vault
 from workflows import repository
 from workflows.catalogue import Plan
 from workflows.engine.run import State, StepState
 from workflows.events import RunFacts, run_event
 from workflows.execution import store
+from workflows.execution.patience import through_trouble
 from workflows.execution.store import AttemptRow, Claimed, Departure, StepRow
 from workflows.metrics import RUNS_LEFT
 from workflows.models import LeadSnapshot
 from workflows.steps.kinds import LeadNow
-
-log = get_logger()
 
 QUIET_FOR = timedelta(seconds=1)
 """A run that ends within this time announces its end only."""
@@ -130,17 +125,9 @@ class Journal:
         LeaseLost: the run is not ours any more, nothing was written. RunCancelled: its end was asked for (not raised when
         `ending`). The database's trouble is waited out for as long as the lease lasts, so that a result is not lost to it.
         """
-        delay = 0.05
-        while True:
-            self._lease.check()
-            try:
-                return await self._write_once(step_id, block, lock_lead, ending)
-            except Exception as error:
-                if not (isinstance(error, Unavailable) or is_database_trouble(error)):
-                    raise
-                log.warning("hold-run", run_id=self._run.id, error=str(error) or type(error).__name__)
-            await asyncio.sleep(delay)
-            delay = min(delay * 2, 1.0)
+        return await through_trouble(
+            self._lease, self._run.id, lambda: self._write_once(step_id, block, lock_lead, ending)
+        )
 
     async def _write_once(
         self, step_id: str, block: Callable[[Page], Awaitable[_Result]], lock_lead: bool, ending: bool

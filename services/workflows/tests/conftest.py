@@ -1,0 +1,384 @@
+"""The workflows service on real servers, in this process or as processes of its own, among neighbours made of HTTP."""
+
+import asyncio
+import os
+import sys
+from base64 import b64encode
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+import aio_pika
+import asyncpg
+import httpx2
+import orjson
+import pytest
+from pydantic import SecretStr
+from starlette.types import Receive, Scope, Send
+
+from chassis.bus import declare_topology
+from chassis.events import Event, encode
+from chassis.ids import new_id
+from chassis.worker import create_worker_app
+from contracts import topology
+from services.workflows.tests.neighbours import Neighbours, lead_event, make_lead
+from tests.support.fixtures import _as_role, _make_template, _with_path, eventually
+from tests.support.identity import TestIdentity
+from tests.support.servers import TestServers
+from workflows.main import create
+from workflows.settings import WorkflowsSettings
+from workflows.worker import build_loops
+
+WORKSPACE = "ws_1"
+SECRET_KEYS = f"k1:{b64encode(bytes(32)).decode()}"
+
+
+@pytest.fixture(scope="session")
+def identity() -> TestIdentity:
+    """A signer of access tokens that stands in for auth."""
+    return TestIdentity()
+
+
+@pytest.fixture(scope="session")
+def running_neighbours(identity: TestIdentity) -> Iterator[Neighbours]:
+    running = Neighbours(identity)
+    running.start()
+    yield running
+    running.stop()
+
+
+@pytest.fixture
+def neighbours(running_neighbours: Neighbours) -> Neighbours:
+    """auth, leads, crm-sync and webhook receivers, with nothing left of earlier tests."""
+    running_neighbours.forget()
+    return running_neighbours
+
+
+@pytest.fixture(scope="session")
+async def session_settings(
+    servers: TestServers, virtual_host: str, running_neighbours: Neighbours
+) -> AsyncIterator[WorkflowsSettings]:
+    """Settings on one database for the whole session: tests empty its tables, which costs less than a database each."""
+    name = await _make_template(servers, "workflows")
+    yield WorkflowsSettings(
+        host="127.0.0.1",
+        port=1,
+        internal_url=running_neighbours.url,
+        database_url=SecretStr(_as_role(_with_path(servers.postgres_dsn, name), "workflows")),
+        broker_url=SecretStr(virtual_host),
+        cache_url=SecretStr(_with_path(servers.redis_url, str(os.getpid() % 16))),
+        service_client_secret=SecretStr("for-tests-only"),
+        secret_keys=SecretStr(SECRET_KEYS),
+        outbound_allowed_hosts=f"127.0.0.1:{running_neighbours.port}",
+        poll_seconds=0.1,
+        timer_sweep_seconds=0.1,
+        revocation_poll_seconds=0.2,
+    )
+    owner = await asyncpg.connect(servers.postgres_dsn)
+    await owner.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+    await owner.close()
+
+
+@pytest.fixture(scope="session")
+async def session_application(session_settings: WorkflowsSettings) -> AsyncIterator["Application"]:
+    async with running(create(session_settings)) as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
+async def session_database(session_settings: WorkflowsSettings) -> AsyncIterator[asyncpg.Connection]:
+    connection = await asyncpg.connect(session_settings.database_url.get_secret_value())
+    yield connection
+    await connection.close()
+
+
+TABLES = (
+    "step_attempts", "run_steps", "runs", "rotations", "secrets", "workflow_versions", "workflows", "users", "lead_view", "crm_view",
+    "outbox", "inbox", "inbox_suspects", "idempotency_keys",
+)  # fmt: skip
+
+
+@pytest.fixture
+async def database(session_database: asyncpg.Connection) -> asyncpg.Connection:
+    """A connection of the service's role to its database, emptied."""
+    await session_database.execute("".join(f"DELETE FROM {table};" for table in TABLES))
+    return session_database
+
+
+@pytest.fixture
+async def settings(
+    session_settings: WorkflowsSettings, neighbours: Neighbours, database: asyncpg.Connection
+) -> WorkflowsSettings:
+    """Settings on an emptied database, with queues that hold nothing of earlier tests."""
+    del neighbours, database
+    connection = await aio_pika.connect(session_settings.broker_url.get_secret_value())
+    async with connection:
+        channel = await connection.channel()
+        await declare_topology(channel, topology())
+        for contract in topology().queues:
+            if contract.service == "workflows":
+                for name in (contract.name, contract.dead):
+                    await (await channel.get_queue(name, ensure=False)).purge()
+    return session_settings
+
+
+@dataclass
+class Application:
+    """A running application and what it owns."""
+
+    client: httpx2.AsyncClient
+    state: dict[str, Any]
+
+
+@asynccontextmanager
+async def running(app: Any) -> AsyncIterator[Application]:
+    """Run an application's lifespan in this process."""
+    async with app.router.lifespan_context(app) as state:
+
+        async def with_state(scope: Scope, receive: Receive, send: Send) -> None:
+            scope["state"] = dict(state)
+            await app(scope, receive, send)
+
+        transport = httpx2.ASGITransport(app=with_state)
+        async with httpx2.AsyncClient(transport=transport, base_url="http://workflows") as client:
+            assert await state["resources"].tokens.wait_ready(5)
+            yield Application(client, state)
+
+
+@pytest.fixture
+async def api(
+    session_application: Application, identity: TestIdentity, database: asyncpg.Connection
+) -> httpx2.AsyncClient:
+    """A client of the HTTP process, signed in as an administrator of ws_1."""
+    del database
+    session_application.client.headers.update(identity.headers())
+    return session_application.client
+
+
+StartWorker = Callable[..., Awaitable[Application]]
+
+
+@pytest.fixture
+async def start_worker(settings: WorkflowsSettings) -> AsyncIterator[StartWorker]:
+    """`await start_worker(lease_seconds=1)`: one more worker in this process."""
+    async with AsyncExitStack() as stack:
+
+        async def start(**changes: Any) -> Application:
+            own = settings.model_copy(update=changes)
+            app = create_worker_app(own, lambda resources: build_loops(own, resources))
+            return await stack.enter_async_context(running(app))
+
+        yield start
+
+
+@pytest.fixture
+async def worker(start_worker: StartWorker) -> Application:
+    """A running workflows-worker."""
+    return await start_worker()
+
+
+Publish = Callable[..., Awaitable[None]]
+
+
+@pytest.fixture
+async def publish(settings: WorkflowsSettings) -> AsyncIterator[Publish]:
+    """`await publish(event, …)`: put events on the exchange, confirmed, in this order."""
+    connection = await aio_pika.connect(settings.broker_url.get_secret_value())
+    async with connection:
+        channel = await connection.channel(publisher_confirms=True)
+        exchange = await channel.get_exchange("events", ensure=False)
+
+        async def put(*events: Event) -> None:
+            for event in events:
+                message = aio_pika.Message(encode(event), message_id=event.id, type=event.type, delivery_mode=2)
+                await exchange.publish(message, event.type)
+
+        yield put
+
+
+@pytest.fixture
+async def leads_announce(neighbours: Neighbours, publish: Publish) -> AsyncIterator[None]:
+    """What the neighbours' leads service writes is announced, as the real one does it."""
+
+    async def relay() -> None:
+        while True:
+            await publish(*neighbours.take_events())
+            await asyncio.sleep(0.005)
+
+    task = asyncio.create_task(relay())
+    yield
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
+
+
+@pytest.fixture
+async def heard(settings: WorkflowsSettings) -> AsyncIterator[list[dict[str, Any]]]:
+    """Every workflow.run.* event published while the test runs."""
+    connection = await aio_pika.connect(settings.broker_url.get_secret_value())
+    async with connection:
+        channel = await connection.channel()
+        queue = await channel.declare_queue(new_id("ears"), auto_delete=True, exclusive=True)
+        await queue.bind("events", "workflow.run.*")
+        found: list[dict[str, Any]] = []
+
+        async def hear(message: aio_pika.abc.AbstractIncomingMessage) -> None:
+            found.append(orjson.loads(message.body))
+            await message.ack()
+
+        await queue.consume(hear)
+        yield found
+
+
+@dataclass
+class Desk:
+    """What most tests do: define, start, look."""
+
+    api: httpx2.AsyncClient
+    database: asyncpg.Connection
+    neighbours: Neighbours
+    publish: Publish
+    names: Iterator[int] = field(default_factory=lambda: iter(range(1000)))
+
+    def url(self, path: str = "") -> str:
+        """A webhook receiver's address."""
+        return f"{self.neighbours.url}/hooks/{path}"
+
+    async def define(self, *steps: dict[str, Any], trigger: dict[str, Any] | None = None, **fields: Any) -> str:
+        """Create a workflow; its id."""
+        body = {
+            "name": f"workflow {next(self.names)}",
+            "trigger": trigger or {"type": "manual"},
+            "steps": list(steps),
+            **fields,
+        }
+        answer = await self.api.post("/api/workflows", json=body)
+        assert answer.status_code == 201, answer.text
+        return str(answer.json()["id"])
+
+    async def know_lead(self, **fields: Any) -> dict[str, Any]:
+        """A lead that the leads service has, and that workflows has heard of."""
+        lead = self.neighbours.put_lead(make_lead(**fields))
+        await self.database.execute(
+            "INSERT INTO lead_view (workspace_id, lead_id, version, deleted, lead) VALUES ($1, $2, $3, false, $4)",
+            WORKSPACE,
+            lead["id"],
+            lead["version"],
+            orjson.dumps(lead).decode(),
+        )
+        return lead
+
+    async def know_users(self, *user_ids: str, active: bool = True) -> None:
+        await self.database.executemany(
+            "INSERT INTO users (workspace_id, id, name, active, version) VALUES ($1, $2, $2, $3, 1)",
+            [(WORKSPACE, user_id, active) for user_id in user_ids],
+        )
+
+    async def start(self, workflow_id: str, lead_id: str = "lead_1") -> str:
+        """Start a run by hand; its id."""
+        answer = await self.api.post(f"/api/workflows/{workflow_id}/runs", json={"lead_id": lead_id})
+        assert answer.status_code == 201, answer.text
+        return str(answer.json()["id"])
+
+    async def run(self, run_id: str) -> dict[str, Any]:
+        answer = await self.api.get(f"/api/runs/{run_id}")
+        assert answer.status_code == 200, answer.text
+        found: dict[str, Any] = answer.json()
+        return found
+
+    async def runs(self, workflow_id: str, **query: Any) -> list[dict[str, Any]]:
+        answer = await self.api.get(f"/api/workflows/{workflow_id}/runs", params={"limit": 200, **query})
+        assert answer.status_code == 200, answer.text
+        found: list[dict[str, Any]] = answer.json()["items"]
+        return found
+
+    async def until(self, run_id: str, *states: str, seconds: float = 10) -> dict[str, Any]:
+        """The run, once it is in one of these states."""
+
+        async def reached() -> dict[str, Any] | None:
+            run = await self.run(run_id)
+            return run if run["state"] in states else None
+
+        try:
+            found: dict[str, Any] = await eventually(reached, seconds=seconds)
+        except AssertionError as error:
+            raise AssertionError(f"{error}; the run: {await self.run(run_id)}") from error
+        return found
+
+    async def steer(self, run_id: str, verb: str, **body: Any) -> dict[str, Any]:
+        answer = await self.api.post(f"/api/runs/{run_id}/{verb}", json=body)
+        assert answer.status_code == 202, answer.text
+        found: dict[str, Any] = answer.json()
+        return found
+
+
+@pytest.fixture
+def desk(
+    api: httpx2.AsyncClient, database: asyncpg.Connection, neighbours: Neighbours, publish: Publish
+) -> Desk:
+    return Desk(api, database, neighbours, publish)
+
+
+@dataclass
+class Process:
+    """A worker as a process of its own."""
+
+    process: asyncio.subprocess.Process
+
+    async def exit_code(self, seconds: float = 20) -> int:
+        return await asyncio.wait_for(self.process.wait(), seconds)
+
+    def signal(self, number: int) -> None:
+        self.process.send_signal(number)
+
+
+StartProcess = Callable[..., Awaitable[Process]]
+
+
+@pytest.fixture
+async def start_process(settings: WorkflowsSettings, servers: Any) -> AsyncIterator[StartProcess]:
+    """`await start_process(failpoint="step.after_call:1", lease_seconds=2)`: `python -m workflows.worker`."""
+    started: list[Process] = []
+
+    async def start(*, failpoint: str = "", **changes: Any) -> Process:
+        environment = process_environment(settings.model_copy(update={"port": free_port(), **changes}))
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "workflows.worker",
+            env={**os.environ, **environment, "FAILPOINT": failpoint},
+            stdout=asyncio.subprocess.DEVNULL,
+        )
+        started.append(Process(process))
+        return started[-1]
+
+    yield start
+    for one in started:
+        if one.process.returncode is None:
+            one.process.kill()
+            await one.process.wait()
+
+
+def process_environment(settings: WorkflowsSettings) -> dict[str, str]:
+    """The environment variables that give a process these settings."""
+    values = {}
+    for name in type(settings).model_fields:
+        value = getattr(settings, name)
+        text = value.get_secret_value() if hasattr(value, "get_secret_value") else str(value)
+        values[f"WORKFLOWS_{name.upper()}"] = text
+    return values
+
+
+def free_port() -> int:
+    from deploy.local.servers import free_ports
+
+    return free_ports(1)[0]
+
+
+def created(lead: dict[str, Any], **context: Any) -> Event:
+    """lead.created of this lead."""
+    return lead_event("lead.created", lead, **context)
+
+
+__all__: Sequence[str] = ("Application", "Desk", "Process", "Publish", "StartProcess", "StartWorker", "created")
