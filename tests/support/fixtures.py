@@ -80,6 +80,18 @@ async def _make_template(servers: TestServers, package: str) -> str:
     return name
 
 
+@pytest.fixture(scope="session")
+def shared_database(servers: TestServers, _templates: dict[str, str]) -> NewDatabase:
+    """`await shared_database("leads")`: one migrated database for the session, for tests that empty their tables themselves."""
+
+    async def share(package: str) -> str:
+        if f"{package} shared" not in _templates:
+            _templates[f"{package} shared"] = await _make_template(servers, package)
+        return _as_role(_with_path(servers.postgres_dsn, _templates[f"{package} shared"]), package)
+
+    return share
+
+
 @pytest.fixture
 async def new_database(servers: TestServers, _templates: dict[str, str]) -> AsyncIterator[NewDatabase]:
     """`await new_database("leads")`: the connection string of a fresh database, as the service's role."""
@@ -91,7 +103,7 @@ async def new_database(servers: TestServers, _templates: dict[str, str]) -> Asyn
         name = new_id(package)
         owner = await asyncpg.connect(servers.postgres_dsn)
         try:
-            await owner.execute(f'CREATE DATABASE "{name}" TEMPLATE "{_templates[package]}" STRATEGY file_copy')
+            await owner.execute(f'CREATE DATABASE "{name}" TEMPLATE "{_templates[package]}"')
         finally:
             await owner.close()
         made.append(name)

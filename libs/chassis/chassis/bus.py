@@ -214,11 +214,12 @@ class Bus:
             raise BrokerUnavailable(str(error) or type(error).__name__) from error
 
     async def depths(self, service: str) -> dict[str, int]:
-        """Messages ready in each queue of `service`, dead letters included."""
+        """Messages ready in each queue of `service`, dead letters included; BrokerUnavailable without a connection."""
+        channel = self.publishing.channel
         found = {}
         for contract in self.topology.queues:
             if contract.service == service:
                 for name in (contract.name, contract.dead):
-                    queue = await self.publishing.channel.declare_queue(name, passive=True, timeout=2)
+                    queue = await channel.declare_queue(name, passive=True, timeout=2)
                     found[name] = queue.declaration_result.message_count or 0
         return found

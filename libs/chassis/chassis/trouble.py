@@ -33,6 +33,9 @@ def is_database_trouble(error: BaseException) -> bool:
 
 def is_connection_lost(error: BaseException) -> bool:
     """True if the session is gone, so that a statement under way may or may not have been carried out."""
+    if isinstance(error, asyncpg.InternalClientError):
+        # A session that the server ended while it was idle: asyncpg still has the server's last word to read.
+        return "another operation" in str(error) or "cannot switch to state" in str(error)
     if isinstance(error, asyncpg.InterfaceError):
         return "clos" in str(error) or "released back to the pool" in str(error)
     return isinstance(
