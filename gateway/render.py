@@ -57,9 +57,13 @@ def _upstream(name: str, addresses: Sequence[str]) -> str:
     malformed = [address for address in addresses if not _ADDRESS.fullmatch(address)]
     if malformed:
         raise ValueError(f"a replica of {name} is not host:port: {', '.join(malformed)}")
-    # A dead replica is tried again each second; that costs a refused connect, and the request goes to another.
-    # nginx refuses a group without servers; one that is down for good loads, and requests for it get a 502.
-    servers = [f"{address} max_fails=2 fail_timeout=1s" for address in addresses] or ["127.0.0.1:9 down"]
+    servers = [f"{address} max_fails=2 fail_timeout=1s" for address in addresses]
+    if len(addresses) > 1:
+        # A replica that has come back is left out for up to a second more. If the others die meanwhile, nginx would
+        # have none left: then these, which are never left out, are asked. (A lone replica is never left out anyway.)
+        servers += [f"{address} backup max_fails=0" for address in addresses]
+    if not addresses:
+        servers = ["127.0.0.1:9 down"]  # nginx refuses a group without servers; requests for this one get a 502
     lines = [f"zone {name} 128k", "least_conn", *(f"server {server}" for server in servers)]
     # The services keep an idle connection for 75 s: nginx has to be the one that closes it.
     lines += ["keepalive 64", "keepalive_requests 100000", "keepalive_timeout 60s"]

@@ -106,6 +106,20 @@ async def test_a_killed_replica_costs_no_failed_request(gateway: Gateway):
     assert set(outcomes) == {"200"}
 
 
+def test_a_replica_that_has_just_come_back_is_asked_when_the_others_die(gateway: Gateway):
+    first, second = gateway.leads
+    first.signal(signal.SIGKILL)
+    with httpx2.Client(base_url=gateway.url, trust_env=False) as client:
+        assert {client.get("/api/leads").json()["port"] for _ in range(6)} == {second.port}
+        first.start()
+        while client.get("/api/leads").json()["port"] == first.port:  # so that nginx has not noticed it yet
+            first.signal(signal.SIGKILL)
+            client.get("/api/leads")
+            first.start()
+        second.signal(signal.SIGKILL)
+        assert [client.post("/api/leads").json()["port"] for _ in range(5)] == [first.port] * 5
+
+
 async def test_replicas_come_and_go_without_a_failed_request(gateway: Gateway):
     try:
         async with busy_clients(gateway) as outcomes:

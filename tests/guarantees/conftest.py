@@ -43,6 +43,10 @@ class Simulators:
         found = answer.json()
         return list(found if isinstance(found, list) else found[next(k for k in found if isinstance(found[k], list))])
 
+    async def receive(self, name: str, secret: str) -> None:
+        """Give the webhook receiver `name` its secret."""
+        assert (await self.http.put(f"/_control/webhooks/{name}", json={"secret": secret})).status_code < 300
+
     async def deliveries(self, name: str) -> list[dict[str, Any]]:
         """What the webhook receiver `name` got, by webhook-id."""
         answer = await self.http.get("/_control/webhooks", params={"name": name})

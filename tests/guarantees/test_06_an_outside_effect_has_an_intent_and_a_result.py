@@ -11,6 +11,7 @@ from tests.support.fixtures import eventually
 from tests.support.system import Client, RunningSystem
 
 WORKER = "workflows-worker-1"
+SECRET = "whsec_" + "MDEy" * 12
 
 
 async def run_to_receiver(system: RunningSystem, client: Client, receiver: str, on_unknown: str) -> str:
@@ -26,7 +27,7 @@ async def run_to_receiver(system: RunningSystem, client: Client, receiver: str, 
                     "type": "http_request",
                     "url": f"{system.simulator_url}/webhooks/{receiver}",
                     "body": {"lead": "{{ lead.id }}"},
-                    "sign_with": {"secret": "whsec_" + "MDEy" * 12},
+                    "sign_with": {"secret": SECRET},
                     "on_unknown": on_unknown,
                 }
             ],
@@ -66,6 +67,7 @@ async def test_a_worker_killed_around_a_call(
 ) -> None:
     system.respawn(WORKER, FAILPOINT=failpoint)
     receiver = new_id("receiver")
+    await simulators.receive(receiver, SECRET)
     run_id = await run_to_receiver(system, client, receiver, on_unknown)
     assert await system.died(WORKER) == -signal.SIGKILL
     system.spawn(WORKER)

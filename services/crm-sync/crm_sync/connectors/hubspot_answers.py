@@ -94,8 +94,12 @@ def _rate_limited(answer: VendorAnswer, error: VendorError, wait: float | None) 
 
 
 def _names_unknown_property(error: VendorError) -> bool:
-    return "PROPERTY_DOESNT_EXIST" in error.message or (
-        error.category == "VALIDATION_ERROR" and "does not exist" in error.message and "ropert" in error.message
+    """A property the account lacks, or our own if it is not unique there: no record's fault."""
+    message = error.message
+    return (
+        "PROPERTY_DOESNT_EXIST" in message
+        or (LEAD_ID in message and "non-unique" in message)
+        or (error.category == "VALIDATION_ERROR" and "ropert" in message and "does not exist" in message)
     )
 
 

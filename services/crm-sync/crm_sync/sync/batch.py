@@ -35,7 +35,9 @@ from crm_sync.settings import CrmSyncSettings
 from crm_sync.sync import policy, repository
 from crm_sync.sync.metrics import CALLS
 from crm_sync.sync.planning import Plan, Work, mapped_names, plan
+from crm_sync.sync.settlements import Rules, Timing
 from crm_sync.sync.settling import settle_all
+from crm_sync.sync.troubles import act_on
 
 log = get_logger()
 
@@ -56,7 +58,7 @@ class Sent:
 
     call: Call
     verdict: Judged | Trouble
-    timing: policy.Timing
+    timing: Timing
 
 
 @dataclass(slots=True)
@@ -86,8 +88,8 @@ class Batch:
         await self._work(todo.write, self._calls(todo.write))
 
     @property
-    def _rules(self) -> policy.Rules:
-        return policy.Rules(
+    def _rules(self) -> Rules:
+        return Rules(
             retry_delays=self.connector.retry_delays,
             looks_up=self.connector.looks_up,
             vendor_timeout_seconds=self.tools.settings.vendor_timeout_seconds,
@@ -133,7 +135,7 @@ class Batch:
                 break
         return done, [record.lead_id for left in waiting for record in left.records]
 
-    async def _send(self, call: Call) -> tuple[Verdict, policy.Timing]:
+    async def _send(self, call: Call) -> tuple[Verdict, Timing]:
         await self.tools.caller.grant(self.access, self.connector)
         if self.lease.remaining() <= self.tools.settings.call_timeout_seconds:
             raise LeaseLost("too little of the lease is left for a call")
@@ -143,11 +145,11 @@ class Batch:
             answer = await self._ask(call)
         except VendorTrouble as error:
             verdict: Verdict = error.trouble
-            timing = policy.Timing(started, utcnow(), error.trouble.error.status, error.trouble.error.correlation_id)
+            timing = Timing(started, utcnow(), error.trouble.error.status, error.trouble.error.correlation_id)
         else:
             failpoint("sync.after_call")
             verdict = self.connector.judge(call, answer)
-            timing = policy.Timing(started, utcnow(), answer.status, correlation_id(answer, document_of(answer)))
+            timing = Timing(started, utcnow(), answer.status, correlation_id(answer, document_of(answer)))
         CALLS.labels(self.connector.vendor, call.operation.value, _word(verdict)).inc()
         return verdict, timing
 
@@ -166,14 +168,16 @@ class Batch:
     async def _conclude(self, sent: Sequence[Sent]) -> None:
         """Settle what a group of calls has brought, and take note of what it says of the connection."""
         others_got_through = any(isinstance(each.verdict, Judged) for each in sent)
+        met: Trouble | None = None
         settlements: list[Settlement] = []
-        conflicts: list[tuple[Work, Conflicting, policy.Timing]] = []
+        conflicts: list[tuple[Work, Conflicting, Timing]] = []
         for each in sent:
             if isinstance(each.verdict, Trouble):
-                settlements += self._settle_trouble(each.call, each.verdict, each.timing, others_got_through)
+                met = met or self._connections_own(each, others_got_through)
+                settlements += self._settle_trouble(each, others_got_through)
                 continue
             self.succeeded = True
-            self.trouble = self.trouble or each.verdict.trouble
+            met = met or each.verdict.trouble
             for lead_id, outcome in each.verdict.outcomes.items():
                 work = self._works[lead_id]
                 if isinstance(outcome, Conflicting):
@@ -185,20 +189,37 @@ class Batch:
                     settlements.append(
                         policy.settle_outcome(self._rules, work, outcome, each.timing, archiving=archiving)
                     )
+        await self._meet(met)
         await self._settle(settlements)
         if conflicts:
             await self._settle_conflicts(conflicts)
 
-    def _settle_trouble(
-        self, call: Call, trouble: Trouble, timing: policy.Timing, others_got_through: bool
-    ) -> list[Settlement]:
-        works = [self._works[record.lead_id] for record in call.records]
-        alone = len(works) == 1 and (works[0].claim.suspect or others_got_through)
-        if not (alone and self._rules.was_healthy and policy.is_record_specific(trouble)):
-            self.trouble = self.trouble or trouble
-        return [policy.settle_trouble(self._rules, work, trouble, timing, alone=alone) for work in works]
+    def _is_alone(self, call: Call, others_got_through: bool) -> bool:
+        return len(call.records) == 1 and (others_got_through or self._works[call.records[0].lead_id].claim.suspect)
 
-    async def _settle_conflicts(self, conflicts: Sequence[tuple[Work, Conflicting, policy.Timing]]) -> None:
+    def _connections_own(self, sent: Sent, others_got_through: bool) -> Trouble | None:
+        """A call's trouble, unless everything speaks for its one lead being the cause."""
+        if not isinstance(sent.verdict, Trouble):
+            return None
+        of_record = policy.is_record_specific(sent.verdict) and self._is_alone(sent.call, others_got_through)
+        return None if of_record and self._rules.was_healthy else sent.verdict
+
+    def _settle_trouble(self, sent: Sent, others_got_through: bool) -> list[Settlement]:
+        if not isinstance(sent.verdict, Trouble):
+            return []
+        works = [self._works[record.lead_id] for record in sent.call.records]
+        alone = self._is_alone(sent.call, others_got_through)
+        return [policy.settle_trouble(self._rules, work, sent.verdict, sent.timing, alone=alone) for work in works]
+
+    async def _meet(self, trouble: Trouble | None) -> None:
+        """Rest or stop the connection before its leads are let go of, so that no other worker runs into the same."""
+        if trouble is None or self.trouble is not None:
+            return
+        self.trouble = trouble
+        tools, connection = self.tools, self.connection
+        await self._persist(lambda: act_on(tools.database, tools.settings, connection, trouble))
+
+    async def _settle_conflicts(self, conflicts: Sequence[tuple[Work, Conflicting, Timing]]) -> None:
         """See whose record stands in the way: nobody's is adopted, another living lead's is left alone."""
         by_lead = {work.lead_id: (work, conflict, timing) for work, conflict, timing in conflicts}
         records = [replace(work.record, record_id=conflict.existing_id) for work, conflict, _ in conflicts]
@@ -207,7 +228,8 @@ class Batch:
             await self._hand_back(unsent)
             for sent in done:
                 if isinstance(sent.verdict, Trouble):
-                    await self._settle(self._settle_trouble(sent.call, sent.verdict, sent.timing, False))
+                    await self._meet(self._connections_own(sent, False))
+                    await self._settle(self._settle_trouble(sent, False))
                     continue
                 found = {lead_id: each for lead_id, each in sent.verdict.outcomes.items() if isinstance(each, Found)}
                 owners = {lead_id: str(each.properties.get(self._identity) or "") for lead_id, each in found.items()}

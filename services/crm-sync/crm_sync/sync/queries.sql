@@ -58,7 +58,7 @@ SELECT * FROM live_connections WHERE workspace_id = $1 AND id = $2;
 -- name: claim_leads
 -- The leads whose time has come, longest due first; one that is suspect goes alone. What is claimed, in which version and
 -- under which identity, is committed with this statement, before the call. Rows found in flight or unknown keep what their
--- earlier call was about: that is looked up first.
+-- earlier call was about: that is looked up first, where it can be ($6).
 WITH candidates AS MATERIALIZED (
     SELECT state.lead_id, state.state, state.suspect, state.next_try_at, state.in_flight_version, state.in_flight_record,
            copy.version AS copy_version, copy.deleted, copy.lead, link.external_id
@@ -72,19 +72,19 @@ WITH candidates AS MATERIALIZED (
     ORDER BY state.next_try_at, state.lead_id
     LIMIT $3
     FOR UPDATE OF state SKIP LOCKED
-), leading AS (
+), foremost AS (
     SELECT lead_id, suspect FROM candidates ORDER BY next_try_at, lead_id LIMIT 1
 ), picked AS (
-    SELECT candidates.* FROM candidates, leading
-    WHERE CASE WHEN leading.suspect THEN candidates.lead_id = leading.lead_id ELSE NOT candidates.suspect END
+    SELECT candidates.* FROM candidates, foremost
+    WHERE CASE WHEN foremost.suspect THEN candidates.lead_id = foremost.lead_id ELSE NOT candidates.suspect END
 )
 UPDATE sync_states state
 SET state = 'in_flight', lease_token = $4, next_try_at = now() + $5::float8 * interval '1 second',
-    in_flight_version = CASE WHEN picked.state = 'due' THEN picked.copy_version ELSE state.in_flight_version END,
-    in_flight_record = CASE WHEN picked.state = 'due' THEN picked.external_id ELSE state.in_flight_record END
+    in_flight_version = CASE WHEN picked.state = 'due' OR NOT $6 THEN picked.copy_version ELSE state.in_flight_version END,
+    in_flight_record = CASE WHEN picked.state = 'due' OR NOT $6 THEN picked.external_id ELSE state.in_flight_record END
 FROM picked
 WHERE state.workspace_id = $1 AND state.connection_id = $2 AND state.lead_id = picked.lead_id
-RETURNING state.lead_id, picked.state <> 'due' AS resolving, state.in_flight_version,
+RETURNING state.lead_id, picked.state <> 'due' AND $6 AS resolving, state.in_flight_version,
           state.in_flight_record AS addressed_record, picked.copy_version, picked.deleted, picked.lead,
           picked.external_id AS record_id, state.sent, state.attempts, state.unknowns, state.suspect,
           state.attempt_log, state.chain, state.request_id, state.traceparent;

@@ -67,11 +67,17 @@ async def read_connection(connection: PooledConnection, key: ConnectionKey) -> C
 
 
 async def claim_leads(
-    connection: PooledConnection, key: ConnectionKey, *, limit: int, lease_token: str, lease_seconds: float
+    connection: PooledConnection,
+    key: ConnectionKey,
+    *,
+    limit: int,
+    lease_token: str,
+    lease_seconds: float,
+    looks_up: bool,
 ) -> list[Claim]:
-    """Take up to `limit` leads that are due, under a new lease."""
+    """Take up to `limit` leads that are due, under a new lease. With `looks_up` unknown outcomes are to be resolved first."""
     rows = await connection.fetch(
-        queries["claim_leads"], key.workspace_id, key.id, limit, lease_token, float(lease_seconds)
+        queries["claim_leads"], key.workspace_id, key.id, limit, lease_token, float(lease_seconds), looks_up
     )
     return [
         build(

@@ -27,7 +27,7 @@ _MAX_DOUBLINGS = 20
 
 
 async def act_on(database: Database, settings: CrmSyncSettings, connection: Connection, trouble: Trouble) -> None:
-    """Rest or stop the connection. The leads it was met with have been settled before."""
+    """Rest or stop the connection; the leads it was met with are settled after that."""
     reason = describe(trouble)
     status = _STOPS.get(trouble.kind)
     async with database.acquire() as db:

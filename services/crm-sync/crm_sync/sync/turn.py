@@ -20,7 +20,7 @@ async def serve(tools: Tools, connectors: dict[str, Connector], key: ConnectionK
         return None
     connector = connectors[connection.vendor]
     try:
-        await _prepare(tools, connection, connector)
+        connection = await _prepared(tools, connection, connector)
         access = await tools.keeper.access(connection, connector)
     except VendorTrouble as error:
         await act_on(tools.database, tools.settings, connection, error.trouble)
@@ -28,10 +28,10 @@ async def serve(tools: Tools, connectors: dict[str, Connector], key: ConnectionK
     return await _work(tools, connection, connector, access)
 
 
-async def _prepare(tools: Tools, connection: Connection, connector: Connector) -> None:
+async def _prepared(tools: Tools, connection: Connection, connector: Connector) -> Connection:
     """Before the first call of all: our own property must be there and the mapping must fit."""
     if connection.prepared_at is not None or connector.identity_property is None:
-        return
+        return connection
     found = await tools.keeper.converse(
         connection, connector, lambda ask, access: connector.prepare(ask, access, connection.mapping)
     )
@@ -41,6 +41,7 @@ async def _prepare(tools: Tools, connection: Connection, connector: Connector) -
         raise VendorTrouble(Trouble(TroubleKind.UNMAPPED, VendorError(words)))
     async with tools.database.acquire() as db:
         await record_preparation(db, connection.key, found.time_zone)
+        return await repository.read_connection(db, connection.key) or connection
 
 
 async def _work(tools: Tools, connection: Connection, connector: Connector, access: Access) -> float | None:
@@ -48,7 +49,14 @@ async def _work(tools: Tools, connection: Connection, connector: Connector, acce
     lease = Lease(new_lease_token(), seconds)
     limit = 1 if connection.is_half_open else connector.batch_size
     async with tools.database.acquire() as db:
-        claims = await repository.claim_leads(db, key, limit=limit, lease_token=lease.token, lease_seconds=seconds)
+        claims = await repository.claim_leads(
+            db,
+            key,
+            limit=limit,
+            lease_token=lease.token,
+            lease_seconds=seconds,
+            looks_up=connector.looks_up,
+        )
     if not claims:
         return None
 
@@ -64,7 +72,6 @@ async def _work(tools: Tools, connection: Connection, connector: Connector, acce
         log.warning("lose-lease", connection_id=connection.id, error=str(error))
         return 0.0
     if batch.trouble is not None:
-        await act_on(tools.database, tools.settings, connection, batch.trouble)
         return None
     if batch.succeeded and connection.trouble_count > 0:
         async with tools.database.acquire() as db:
