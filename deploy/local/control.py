@@ -1,5 +1,6 @@
 """Talks to a state folder's supervisor; starts it too."""
 
+import dataclasses
 import json
 import os
 import socket
@@ -10,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from deploy.local.errors import Refused
-from deploy.local.program import Program
+from deploy.local.program import GATEWAY, Program
 from deploy.local.servers.launch import MARKER
 from deploy.local.settings import REPOSITORY, Settings
 from deploy.local.supervisor import READY, SOCKET
@@ -85,6 +86,11 @@ class Control:
             Kept(Program.from_json(one["program"]), one["pid"], one["restarts"], one["uptime_seconds"])
             for one in self._ask({"do": "list"})["programs"]
         ]
+
+    def running_settings(self) -> Settings:
+        """The settings with the port that the gateway has, whatever PORT says now. NoSupervisor when nothing runs."""
+        ports = (one.program.port for one in self.programs() if one.program.stage == GATEWAY)
+        return dataclasses.replace(self._settings, port=next(ports, None) or self._settings.port)
 
     def start(self, program: Program) -> None:
         self._ask({"do": "start", "program": program.to_json()})

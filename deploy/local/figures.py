@@ -28,7 +28,9 @@ MEGABYTE = 1_000_000
 
 def measure(settings: Settings) -> None:
     """Measures memory at rest, then the lead's way; keeps and prints them. NoSupervisor when nothing runs."""
-    refuse_unless_ready(Control(settings))
+    control = Control(settings)
+    refuse_unless_ready(control)
+    settings = control.running_settings()
     with step(f"Measuring memory after {REST_SECONDS} s of rest"):
         time.sleep(REST_SECONDS)
         memory = pss_bytes(orphans.processes_of(settings.state, but=[settings.tests]))

@@ -26,7 +26,7 @@ def rotate_keys(settings: Settings) -> None:
     with exclusive(settings.run):
         control = Control(settings)
         refuse_unless_ready(control)
-        system = System.of(settings)
+        system = System.of(control.running_settings())
         with step("Publishing a new signing key"):
             said = _run(system, "auth", "auth.rotate_keys")
         say(f"  {said}")

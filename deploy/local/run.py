@@ -17,7 +17,7 @@ def run(settings: Settings) -> None:
     checks.make_state_folder(settings)
     with exclusive(settings.run):
         if _is_up(settings):
-            say(f"It runs already: {settings.address}  (make status, make stop)")
+            say(f"It runs already: {Control(settings).running_settings().address}  (make status, make stop)")
             return
         refuse_leftovers(settings)
         is_password_new = not settings.admin_password and not (settings.state / seeding.PASSWORD_FILE).exists()
@@ -54,12 +54,7 @@ def _say_goodbye(settings: Settings, is_password_new: bool) -> None:
     say(f"  Address   {settings.address}   (API: {settings.address}/api/docs)")
     say(f"  Sign in   {settings.admin_email}, password {password}")
     say("  Try next:")
-    with_settings = _words_for_others(settings)
-    say(f"    make status{with_settings}")
-    say(f"    make scale leads=3{with_settings}")
-    say(f"    make logs service=leads{with_settings}")
-
-
-def _words_for_others(settings: Settings) -> str:
-    """What has to be said again to reach this system, when it is not at the usual place."""
-    return "" if settings.state == REPOSITORY / ".state" else f" STATE_DIR={settings.state} PORT={settings.port}"
+    elsewhere = "" if settings.state == REPOSITORY / ".state" else f" STATE_DIR={settings.state}"
+    say(f"    make status{elsewhere}")
+    say(f"    make scale leads=3{elsewhere}")
+    say(f"    make logs service=leads{elsewhere}")

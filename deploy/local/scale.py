@@ -22,7 +22,7 @@ def scale(settings: Settings, wishes: Iterable[str]) -> None:
     with exclusive(settings.run):
         control = Control(settings)
         refuse_unless_ready(control)
-        system = System.of(settings)
+        system = System.of(control.running_settings())
         for kind, number in parsed:
             running = replicas(control, kind)
             if number > len(running):

@@ -21,6 +21,7 @@ MEGABYTE = 1_000_000
 def show(settings: Settings) -> None:
     """Prints the table and the figures. NoSupervisor when nothing runs."""
     control = Control(settings)
+    settings = control.running_settings()
     phase = control.phase()
     kept = control.programs()
     supervisor = int((settings.run / PID_FILE).read_text())

@@ -33,8 +33,8 @@ class CommandLine:
         self.settings = Settings(state=state, port=port)
         self.control = Control(self.settings)
 
-    def __call__(self, *words: str) -> "subprocess.CompletedProcess[str]":
-        environment = {**os.environ, "STATE_DIR": str(self.settings.state), "PORT": str(self.settings.port)}
+    def __call__(self, *words: str, port: int | None = None) -> "subprocess.CompletedProcess[str]":
+        environment = {**os.environ, "STATE_DIR": str(self.settings.state), "PORT": str(port or self.settings.port)}
         command = [sys.executable, "-m", "deploy.local", *words]
         return subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False)
 
@@ -166,6 +166,11 @@ def test_status_shows_every_process_ready_with_its_memory(system: CommandLine) -
     assert names == expected | {"postgresql", "rabbitmq", "redis", "epmd", "gateway", "simulator", "supervisor"}
     assert [row for row in rows if row[-1] != "ready"] == []
     assert "memory of all" in done.stdout
+
+
+def test_what_runs_is_found_without_saying_its_port_again(system: CommandLine) -> None:
+    assert system.settings.address in system("status", port=8080).stdout
+    assert system.settings.address in system("run", port=8080).stdout
 
 
 def test_everything_listens_on_loopback_below_the_ephemeral_range(system: CommandLine) -> None:
