@@ -33,7 +33,7 @@ def make_state_folder(settings: Settings) -> None:
             raise Refused(f"{settings.state} belongs to user {owner}: run as that user, or choose another STATE_DIR=…")
         settings.state.chmod(0o700)
         (settings.state / MARKER_FILE).touch()
-        for folder in (settings.logs, settings.run, settings.bytecode):
+        for folder in (settings.logs, settings.run, settings.bytecode, settings.tests):
             folder.mkdir(exist_ok=True, mode=0o700)
             if not os.access(folder, os.W_OK | os.X_OK):
                 raise PermissionError(errno.EACCES, "not writable", str(folder))
