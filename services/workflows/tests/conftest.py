@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequen
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import urlsplit, urlunsplit
 
 import aio_pika
 import asyncpg
@@ -23,7 +24,7 @@ from chassis.ids import new_id
 from chassis.worker import create_worker_app
 from contracts import topology
 from services.workflows.tests.neighbours import Neighbours, lead_event, make_lead
-from tests.support.fixtures import _as_role, _make_template, _with_path, eventually
+from tests.support.fixtures import eventually
 from tests.support.identity import TestIdentity
 from tests.support.servers import TestServers
 from workflows.main import create
@@ -57,17 +58,19 @@ def neighbours(running_neighbours: Neighbours) -> Neighbours:
 
 @pytest.fixture(scope="session")
 async def session_settings(
-    servers: TestServers, virtual_host: str, running_neighbours: Neighbours
-) -> AsyncIterator[WorkflowsSettings]:
+    servers: TestServers,
+    virtual_host: str,
+    running_neighbours: Neighbours,
+    shared_database: Callable[[str], Awaitable[str]],
+) -> WorkflowsSettings:
     """Settings on one database for the whole session: tests empty its tables, which costs less than a database each."""
-    name = await _make_template(servers, "workflows")
-    yield WorkflowsSettings(
+    return WorkflowsSettings(
         host="127.0.0.1",
         port=1,
         internal_url=running_neighbours.url,
-        database_url=SecretStr(_as_role(_with_path(servers.postgres_dsn, name), "workflows")),
+        database_url=SecretStr(await shared_database("workflows")),
         broker_url=SecretStr(virtual_host),
-        cache_url=SecretStr(_with_path(servers.redis_url, str(os.getpid() % 16))),
+        cache_url=SecretStr(urlunsplit(urlsplit(servers.redis_url)._replace(path=f"/{os.getpid() % 16}"))),
         service_client_secret=SecretStr("for-tests-only"),
         secret_keys=SecretStr(SECRET_KEYS),
         outbound_allowed_hosts=f"127.0.0.1:{running_neighbours.port}",
@@ -75,9 +78,6 @@ async def session_settings(
         timer_sweep_seconds=0.1,
         revocation_poll_seconds=0.2,
     )
-    owner = await asyncpg.connect(servers.postgres_dsn)
-    await owner.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
-    await owner.close()
 
 
 @pytest.fixture(scope="session")
@@ -239,6 +239,7 @@ class Desk:
     database: asyncpg.Connection
     neighbours: Neighbours
     publish: Publish
+    dsn: str
     names: Iterator[int] = field(default_factory=lambda: iter(range(1000)))
 
     def url(self, path: str = "") -> str:
@@ -281,6 +282,27 @@ class Desk:
         assert answer.status_code == 201, answer.text
         return str(answer.json()["id"])
 
+    async def start_while_locked(self, workflow_id: str, lead_id: str = "lead_1") -> str:
+        """Insert a queued run as `start` does, without the lock on the lead that a person's start takes."""
+        run_id = new_id("run")
+        trigger = {"type": "manual", "lead": {}, "changed": [], "previous": {}}
+        await self.database.execute(
+            """INSERT INTO runs (workspace_id, id, workflow_id, version, lead_id, state, step_id, trigger, origin, chain, due_at)
+               SELECT workspace_id, $2, workflow_id, version, $3, 'queued', definition #>> '{steps,0,id}', $4, 'system', '{}', now()
+               FROM workflow_versions WHERE workflow_id = $1""",
+            workflow_id,
+            run_id,
+            lead_id,
+            orjson.dumps(trigger).decode(),
+        )
+        return run_id
+
+    @asynccontextmanager
+    async def pool(self) -> AsyncIterator[Any]:
+        """A connection of the kind services take from their pool."""
+        async with asyncpg.create_pool(self.dsn, min_size=1, max_size=1) as pool, pool.acquire() as connection:
+            yield connection
+
     async def run(self, run_id: str) -> dict[str, Any]:
         answer = await self.api.get(f"/api/runs/{run_id}")
         assert answer.status_code == 200, answer.text
@@ -315,9 +337,13 @@ class Desk:
 
 @pytest.fixture
 def desk(
-    api: httpx2.AsyncClient, database: asyncpg.Connection, neighbours: Neighbours, publish: Publish
+    api: httpx2.AsyncClient,
+    database: asyncpg.Connection,
+    neighbours: Neighbours,
+    publish: Publish,
+    settings: WorkflowsSettings,
 ) -> Desk:
-    return Desk(api, database, neighbours, publish)
+    return Desk(api, database, neighbours, publish, settings.database_url.get_secret_value())
 
 
 @dataclass

@@ -128,13 +128,23 @@ async def test_users_are_copied_and_the_newest_version_wins(desk: Desk, worker: 
     )
     await taken(desk, 5)
     rows = await desk.database.fetch("SELECT workspace_id, id, active FROM users ORDER BY 1, 2")
-    assert [tuple(row) for row in rows] == [("ws_1", "user_a", False), ("ws_1", "user_b", True), ("ws_2", "user_b", True)]
+    assert [tuple(row) for row in rows] == [
+        ("ws_1", "user_a", False),
+        ("ws_1", "user_b", True),
+        ("ws_2", "user_b", True),
+    ]
 
 
 async def test_what_a_crm_said_last_is_kept(desk: Desk, worker: Application) -> None:
     await desk.publish(
         crm_event("crm.lead.synced", "lead_1", 2, version=5),
-        crm_event("crm.lead.failed", "lead_1", 1, kind="retrying", error={"message": "x", "category": None, "correlation_id": None}),
+        crm_event(
+            "crm.lead.failed",
+            "lead_1",
+            1,
+            kind="retrying",
+            error={"message": "x", "category": None, "correlation_id": None},
+        ),
         crm_event("crm.lead.synced", "lead_1", 1, version=4, connection_id="conn_2"),
     )
     await taken(desk, 3)
@@ -146,7 +156,9 @@ async def test_what_a_crm_said_last_is_kept(desk: Desk, worker: Application) -> 
     assert "attempts" not in orjson.loads(rows[0]["data"])
 
 
-async def test_an_event_that_lacks_its_data_goes_to_the_dead_queue_and_holds_nobody_up(desk: Desk, worker: Application) -> None:
+async def test_an_event_that_lacks_its_data_goes_to_the_dead_queue_and_holds_nobody_up(
+    desk: Desk, worker: Application
+) -> None:
     workflow_id = await desk.define(STOP, trigger=ON_CREATED)
     lead = make_lead(email="a@example.com")
     broken = created(make_lead("lead_2"))
@@ -162,8 +174,12 @@ async def test_an_event_that_lacks_its_data_goes_to_the_dead_queue_and_holds_nob
     await eventually(dead)
 
 
-async def test_the_context_of_an_event_travels_through_the_run_into_every_call(desk: Desk, worker: Application, heard: list[dict[str, Any]]) -> None:
-    workflow_id = await desk.define({"id": "stage", "type": "update_lead", "set": {"stage": "contacted"}}, trigger=ON_CREATED)
+async def test_the_context_of_an_event_travels_through_the_run_into_every_call(
+    desk: Desk, worker: Application, heard: list[dict[str, Any]]
+) -> None:
+    workflow_id = await desk.define(
+        {"id": "stage", "type": "update_lead", "set": {"stage": "contacted"}}, trigger=ON_CREATED
+    )
     lead = desk.neighbours.put_lead(make_lead(email="a@example.com"))
     trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
     context = Context(request_id="req_7", origin="connection:conn_1", chain=("conn_1",), traceparent=trace)

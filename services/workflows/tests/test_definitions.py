@@ -3,10 +3,10 @@
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
-from workflows.engine.definition import MAX_NESTING, MAX_STEPS, DefinitionInvalid, parse_definition
+from workflows.engine.definition import MAX_NESTING, MAX_STEPS, DefinitionInvalid, Problem, parse_definition
 from workflows.engine.graph import draw
 from workflows.engine.secrets import secret_places, take_secrets
 from workflows.engine.validation import check_definition
@@ -35,7 +35,12 @@ EVERYTHING = definition(
         "type": "condition",
         "if": "lead.score > 50 && steps.owner.owner_id != ''",
         "then": [
-            {**CALL, "body": {"x": "{{ lead.score }}"}, "retry": {"attempts": 3, "backoff": "2s"}, "on_unknown": "retry"},
+            {
+                **CALL,
+                "body": {"x": "{{ lead.score }}"},
+                "retry": {"attempts": 3, "backoff": "2s"},
+                "on_unknown": "retry",
+            },
             {"id": "nested", "type": "condition", "if": "steps.call.status == 200", "then": [STOP]},
         ],
         "else": [{"id": "pause", "type": "wait", "duration": "1d12h"}],
@@ -47,7 +52,9 @@ EVERYTHING = definition(
         "event": "lead.updated",
         "condition": 'lead.stage == "qualified"',
         "timeout": "3d",
-        "on_timeout": [{"id": "give_up", "type": "stop", "outcome": "failed", "reason": "no answer from {{ lead.email }}"}],
+        "on_timeout": [
+            {"id": "give_up", "type": "stop", "outcome": "failed", "reason": "no answer from {{ lead.email }}"}
+        ],
     },
     {
         "id": "crm",
@@ -95,13 +102,33 @@ def test_the_order_of_steps_is_drawn() -> None:
         (definition(STOP, trigger={"type": "manual", "event": "lead.created"}), "/trigger/event", "unknown field"),
         (definition(STOP, trigger={"type": "event"}), "/trigger/event", "field required"),
         (definition(STOP, trigger={"type": "event", "event": "lead.merged"}), "/trigger/event", "input should be"),
-        (definition(STOP, trigger={"type": "event", "event": "lead.created", "condition": "lead.("}), "/trigger/condition", "not valid CEL"),
-        (definition(STOP, trigger={"type": "event", "event": "lead.created", "condition": "x == 1"}), "/trigger/condition", "'x' is not known here"),
-        (definition(STOP, trigger={"type": "event", "event": "lead.created", "condition": "steps.a.b"}), "/trigger/condition", "'steps' is not known"),
-        (definition(STOP, trigger={"type": "event", "event": "lead.created", "condition": "lead.mail == ''"}), "/trigger/condition", "no field 'mail'"),
+        (
+            definition(STOP, trigger={"type": "event", "event": "lead.created", "condition": "lead.("}),
+            "/trigger/condition",
+            "not valid CEL",
+        ),
+        (
+            definition(STOP, trigger={"type": "event", "event": "lead.created", "condition": "x == 1"}),
+            "/trigger/condition",
+            "'x' is not known here",
+        ),
+        (
+            definition(STOP, trigger={"type": "event", "event": "lead.created", "condition": "steps.a.b"}),
+            "/trigger/condition",
+            "'steps' is not known",
+        ),
+        (
+            definition(STOP, trigger={"type": "event", "event": "lead.created", "condition": "lead.mail == ''"}),
+            "/trigger/condition",
+            "no field 'mail'",
+        ),
         (definition("x"), "/steps/0", "must be an object"),
         (definition({"id": "a"}), "/steps/0/type", "field required"),
-        (definition({"id": "a", "type": "send_email"}), "/steps/0/type", "unknown step type; the types are assign_owner"),
+        (
+            definition({"id": "a", "type": "send_email"}),
+            "/steps/0/type",
+            "unknown step type; the types are assign_owner",
+        ),
         (definition({"id": "a", "type": 5}), "/steps/0/type", "unknown step type"),
         (definition({"type": "stop"}), "/steps/0/id", "field required"),
         (definition({"id": "A b", "type": "stop"}), "/steps/0/id", "lower case"),
@@ -111,40 +138,114 @@ def test_the_order_of_steps_is_drawn() -> None:
         (definition({"id": "c", "type": "condition", "if": "true ==", "then": [STOP]}), "/steps/0/if", "not valid CEL"),
         (definition({"id": "c", "type": "condition", "if": "lead.tags.all(t, true)"}), "/steps/0/if", "not allowed"),
         (definition({"id": "c", "type": "condition", "if": "lead.x == 1"}), "/steps/0/if", "lead has no field 'x'"),
-        (definition({"id": "c", "type": "condition", "if": "steps.c.result"}), "/steps/0/if", "no step 'c' runs before"),
-        (definition({"id": "c", "type": "condition", "if": "event.version > 1"}), "/steps/0/if", "'event' is not known"),
-        (definition({"id": "c", "type": "condition", "if": "lead.score > 1", "then": {}}), "/steps/0/then", "list of steps"),
         (
-            definition({"id": "c", "type": "condition", "if": "lead.score > 1", "then": [CALL], "else": [{"id": "s", "type": "stop", "reason": "{{ steps.call.status }}"}]}),
+            definition({"id": "c", "type": "condition", "if": "steps.c.result"}),
+            "/steps/0/if",
+            "no step 'c' runs before",
+        ),
+        (
+            definition({"id": "c", "type": "condition", "if": "event.version > 1"}),
+            "/steps/0/if",
+            "'event' is not known",
+        ),
+        (
+            definition({"id": "c", "type": "condition", "if": "lead.score > 1", "then": {}}),
+            "/steps/0/then",
+            "list of steps",
+        ),
+        (
+            definition(
+                {
+                    "id": "c",
+                    "type": "condition",
+                    "if": "lead.score > 1",
+                    "then": [CALL],
+                    "else": [{"id": "s", "type": "stop", "reason": "{{ steps.call.status }}"}],
+                }
+            ),
             "/steps/0/else/0/reason",
             "no step 'call' runs before",
         ),
-        (definition(CALL, {"id": "s", "type": "stop", "reason": "{{ steps.call.nothing }}"}), "/steps/1/reason", "no output 'nothing'"),
+        (
+            definition(CALL, {"id": "s", "type": "stop", "reason": "{{ steps.call.nothing }}"}),
+            "/steps/1/reason",
+            "no output 'nothing'",
+        ),
         (definition({"id": "u", "type": "update_lead", "set": {}}), "/steps/0/set", "at least one field"),
         (definition({"id": "u", "type": "update_lead", "set": {"id": "x"}}), "/steps/0/set", "cannot set id"),
         (definition({"id": "u", "type": "update_lead", "set": {"stage": "won"}}), "/steps/0/set", "stage is one of"),
-        (definition({"id": "u", "type": "update_lead", "set": {"score": 101}}), "/steps/0/set", "score is a whole number"),
-        (definition({"id": "u", "type": "update_lead", "set": {"score": True}}), "/steps/0/set", "score is a whole number"),
-        (definition({"id": "u", "type": "update_lead", "set": {"title": "{{ lead.email }"}}), "/steps/0/set", "placeholder"),
-        (definition({"id": "u", "type": "update_lead", "set": {"title": "{{ lead.mail }}"}}), "/steps/0/set", "no field 'mail'"),
+        (
+            definition({"id": "u", "type": "update_lead", "set": {"score": 101}}),
+            "/steps/0/set",
+            "score is a whole number",
+        ),
+        (
+            definition({"id": "u", "type": "update_lead", "set": {"score": True}}),
+            "/steps/0/set",
+            "score is a whole number",
+        ),
+        (
+            definition({"id": "u", "type": "update_lead", "set": {"title": "{{ lead.email }"}}),
+            "/steps/0/set",
+            "placeholder",
+        ),
+        (
+            definition({"id": "u", "type": "update_lead", "set": {"title": "{{ lead.mail }}"}}),
+            "/steps/0/set",
+            "no field 'mail'",
+        ),
         (definition({"id": "a", "type": "assign_owner", "users": []}), "/steps/0/users", "at least 1"),
         (definition({"id": "a", "type": "assign_owner", "users": ["u", "u"]}), "/steps/0/users", "twice"),
         (definition({"id": "a", "type": "assign_owner", "users": [5]}), "/steps/0/users/0", "valid string"),
         (definition({"id": "w", "type": "wait"}), "/steps/0", "either a duration or until"),
-        (definition({"id": "w", "type": "wait", "duration": "1h", "until": "lead.custom.x"}), "/steps/0", "either a duration or until"),
+        (
+            definition({"id": "w", "type": "wait", "duration": "1h", "until": "lead.custom.x"}),
+            "/steps/0",
+            "either a duration or until",
+        ),
         (definition({"id": "w", "type": "wait", "duration": "soon"}), "/steps/0/duration", "written like"),
         (definition({"id": "w", "type": "wait", "duration": "400d"}), "/steps/0/duration", "at most 365d"),
-        (definition({"id": "w", "type": "wait", "until": "trigger.time"}), "/steps/0/until", "names a field of the lead"),
-        (definition({"id": "w", "type": "wait", "until": "lead.when"}), "/steps/0/until", "no field 'when'"),
-        (definition({"id": "w", "type": "wait_for_event", "event": "lead.updated", "timeout": "1h"}), "/steps/0/condition", "field required"),
-        (definition({"id": "w", "type": "wait_for_event", "event": "user.created", "condition": "true", "timeout": "1h"}), "/steps/0/event", "input should be"),
         (
-            definition({"id": "w", "type": "wait_for_event", "event": "lead.updated", "condition": "event.version > 1", "timeout": "1h"}),
+            definition({"id": "w", "type": "wait", "until": "trigger.time"}),
+            "/steps/0/until",
+            "names a field of the lead",
+        ),
+        (definition({"id": "w", "type": "wait", "until": "lead.when"}), "/steps/0/until", "no field 'when'"),
+        (
+            definition({"id": "w", "type": "wait_for_event", "event": "lead.updated", "timeout": "1h"}),
+            "/steps/0/condition",
+            "field required",
+        ),
+        (
+            definition(
+                {"id": "w", "type": "wait_for_event", "event": "user.created", "condition": "true", "timeout": "1h"}
+            ),
+            "/steps/0/event",
+            "input should be",
+        ),
+        (
+            definition(
+                {
+                    "id": "w",
+                    "type": "wait_for_event",
+                    "event": "lead.updated",
+                    "condition": "event.version > 1",
+                    "timeout": "1h",
+                }
+            ),
             "/steps/0/condition",
             "'event' is not known",
         ),
         (
-            definition({"id": "w", "type": "wait_for_event", "event": "crm.lead.synced", "condition": "event.score > 1", "timeout": "1h"}),
+            definition(
+                {
+                    "id": "w",
+                    "type": "wait_for_event",
+                    "event": "crm.lead.synced",
+                    "condition": "event.score > 1",
+                    "timeout": "1h",
+                }
+            ),
             "/steps/0/condition",
             "event has no field 'score'",
         ),
@@ -168,7 +269,13 @@ def test_the_order_of_steps_is_drawn() -> None:
         (definition({**CALL, "on_unknown": "ignore"}), "/steps/0/on_unknown", "input should be"),
         (definition({**CALL, "on_unknown": "verify"}), "/steps/0", "belong together"),
         (definition({**CALL, "verify": {"url": "https://a.example/"}}), "/steps/0", "belong together"),
-        (definition({**CALL, "on_unknown": "verify", "verify": {"url": "https://a.example/", "found": "respons.status"}}), "/steps/0/verify/found", "'respons' is not known"),
+        (
+            definition(
+                {**CALL, "on_unknown": "verify", "verify": {"url": "https://a.example/", "found": "respons.status"}}
+            ),
+            "/steps/0/verify/found",
+            "'respons' is not known",
+        ),
         (definition({**CALL, "method": "GET", "body": {}}), "/steps/0", "has no body"),
         (definition({**CALL, "method": "TRACE"}), "/steps/0/method", "input should be"),
     ],
@@ -188,7 +295,19 @@ def test_every_wrong_place_is_named_at_once() -> None:
     ("steps", "pointer"),
     [
         ([STOP, CALL], "/steps/1"),
-        ([{"id": "c", "type": "condition", "if": "lead.score > 1", "then": [STOP], "else": [{**STOP, "id": "e2"}]}, CALL], "/steps/1"),
+        (
+            [
+                {
+                    "id": "c",
+                    "type": "condition",
+                    "if": "lead.score > 1",
+                    "then": [STOP],
+                    "else": [{**STOP, "id": "e2"}],
+                },
+                CALL,
+            ],
+            "/steps/1",
+        ),
         ([{"id": "c", "type": "condition", "if": "lead.score > 1", "then": [STOP, CALL]}], "/steps/0/then/1"),
         ([{"id": "c", "type": "condition", "if": "1 < 2", "then": [CALL], "else": [STOP]}], "/steps/0/else/0"),
         ([{"id": "c", "type": "condition", "if": "1 > 2", "then": [CALL]}], "/steps/0/then/0"),
@@ -205,7 +324,17 @@ def test_a_step_that_can_never_be_reached_is_told(steps: list[Any], pointer: str
     [
         [{"id": "c", "type": "condition", "if": "lead.score > 1", "then": [STOP]}, CALL],
         [{"id": "c", "type": "condition", "if": "lead.score > 1", "then": [], "else": [STOP]}, CALL],
-        [{"id": "w", "type": "wait_for_event", "event": "lead.updated", "condition": "lead.score > 1", "timeout": "1h", "on_timeout": [STOP]}, CALL],
+        [
+            {
+                "id": "w",
+                "type": "wait_for_event",
+                "event": "lead.updated",
+                "condition": "lead.score > 1",
+                "timeout": "1h",
+                "on_timeout": [STOP],
+            },
+            CALL,
+        ],
     ],
 )
 def test_a_step_that_some_way_reaches_is_fine(steps: list[Any]) -> None:
@@ -275,10 +404,17 @@ json_values = st.recursive(
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.fixed_dictionaries({}, optional={"trigger": json_values, "steps": st.lists(json_values, max_size=4) | json_values}))
+@given(
+    st.fixed_dictionaries(
+        {}, optional={"trigger": json_values, "steps": st.lists(json_values, max_size=4) | json_values}
+    )
+)
 def test_any_json_is_a_definition_or_is_refused_with_pointers(document: dict[str, Any]) -> None:
+    problems: tuple[Problem, ...] = ()
     try:
         check_definition(document, STEP_TYPES)
     except DefinitionInvalid as refused:
-        assert refused.problems
-        assert all(problem.pointer == "" or problem.pointer.startswith("/") for problem in refused.problems)
+        problems = refused.problems
+        event("refused")
+    assert all(problem.pointer == "" or problem.pointer.startswith("/") for problem in problems)
+    assert all(problem.detail for problem in problems)

@@ -94,7 +94,20 @@ def test_what_could_be_expensive_is_refused(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "lead.", "lead.score >", "(", ")", "lead.score = 1", "'", '"', "a b", "99999999999999999999 > 1", '"\\ud800" == "a"']
+    "text",
+    [
+        "",
+        "lead.",
+        "lead.score >",
+        "(",
+        ")",
+        "lead.score = 1",
+        "'",
+        '"',
+        "a b",
+        "99999999999999999999 > 1",
+        '"\\ud800" == "a"',
+    ],
 )
 def test_what_is_no_cel_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="not valid CEL"):
@@ -137,7 +150,9 @@ def test_the_paths_of_a_condition_are_known(text: str, paths: set[str]) -> None:
     assert {str(path) for path in Expression(text).paths} == paths
 
 
-@pytest.mark.parametrize(("text", "value"), [("true", True), ("1 < 2", True), ("1 > 2", False), ("lead.score > 1", None)])
+@pytest.mark.parametrize(
+    ("text", "value"), [("true", True), ("1 < 2", True), ("1 > 2", False), ("lead.score > 1", None)]
+)
 def test_a_condition_that_reads_nothing_is_constant(text: str, value: bool | None) -> None:
     assert Expression(text).constant() is value
 
@@ -146,7 +161,9 @@ def test_a_condition_sees_a_bounded_world() -> None:
     deep: Any = "end"
     for _ in range(30):
         deep = {"x": deep}
-    seen = bounded({"text": "x" * 50_000, "items": list(range(5_000)), "deep": deep, "nan": float("nan"), "when": object()})
+    seen = bounded(
+        {"text": "x" * 50_000, "items": list(range(5_000)), "deep": deep, "nan": float("nan"), "when": object()}
+    )
     assert len(seen["text"]) == 10_000
     assert len(seen["items"]) == 1_000
     assert seen["nan"] is None

@@ -22,7 +22,9 @@ def test_every_state_is_drawn() -> None:
 
 def test_what_can_be_retried_or_cancelled_follows_from_the_drawing() -> None:
     for state in STATES:
-        assert (state in RETRYABLE) == (State.QUEUED in TRANSITIONS[state] and state not in (State.RUNNING, State.WAITING))
+        assert (state in RETRYABLE) == (
+            State.QUEUED in TRANSITIONS[state] and state not in (State.RUNNING, State.WAITING)
+        )
         assert (state in CANCELLABLE) == (State.CANCELLING in TRANSITIONS[state])
     assert State.COMPLETED in ENDED
     assert not ENDED & CANCELLABLE
@@ -67,7 +69,9 @@ async def test_a_run_begins_queued_or_suspended_only(database: asyncpg.Connectio
         token = "t" if state is State.RUNNING else None
         finished = "now" if state in ENDED else None
         try:
-            await database.execute(RUN.replace("$4::timestamptz", f"'{finished}'" if finished else "NULL"), f"run_{state}", state, token)
+            await database.execute(
+                RUN.replace("$4::timestamptz", f"'{finished}'" if finished else "NULL"), f"run_{state}", state, token
+            )
             began = True
         except asyncpg.CheckViolationError:
             began = False
@@ -102,7 +106,9 @@ async def test_the_database_allows_exactly_the_drawn_transitions(database: async
         ((), True, MAX_STARTS_PER_HOUR, "rate"),
     ],
 )
-def test_the_guards_refuse_what_feeds_itself(chain: tuple[str, ...], reentry: bool, starts: int, reason: str | None) -> None:
+def test_the_guards_refuse_what_feeds_itself(
+    chain: tuple[str, ...], reentry: bool, starts: int, reason: str | None
+) -> None:
     found = refusal("wf_1", chain, allow_reentry=reentry, starts_last_hour=starts)
     assert (found or "").partition(":")[0] == (reason or "")
 

@@ -33,7 +33,14 @@ from workflows.steps.kinds import (
 )
 from workflows.steps.wait_for_event import WaitForEvent
 
-LEAD: dict[str, Any] = {"id": "lead_1", "email": "ada@example.com", "score": 70, "company": None, "version": 3, "custom": {}}
+LEAD: dict[str, Any] = {
+    "id": "lead_1",
+    "email": "ada@example.com",
+    "score": 70,
+    "company": None,
+    "version": 3,
+    "custom": {},
+}
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 
 
@@ -105,7 +112,9 @@ def test_a_condition_that_cannot_be_evaluated_goes_by_else_and_says_why() -> Non
 def test_a_stop_ends_the_run_with_its_reason() -> None:
     assert make("stop").decide(scope()) == End("completed", None)
     assert make("stop", outcome="failed").decide(scope()) == End("failed", "stopped by step s")
-    assert make("stop", outcome="failed", reason="no: {{ lead.email }}").decide(scope()) == End("failed", "no: ada@example.com")
+    assert make("stop", outcome="failed", reason="no: {{ lead.email }}").decide(scope()) == End(
+        "failed", "no: ada@example.com"
+    )
 
 
 # --- pausing steps ---
@@ -131,7 +140,9 @@ def test_a_wait_until_a_time_of_the_lead_waits_for_it_and_for_a_later_one() -> N
 
 
 def test_a_wait_until_a_time_gone_by_does_not_wait() -> None:
-    decision = make("wait", until="lead.custom.call_at").begin(scope(custom={"call_at": "2020-01-01"}), LeadNow(LEAD, deleted=False))
+    decision = make("wait", until="lead.custom.call_at").begin(
+        scope(custom={"call_at": "2020-01-01"}), LeadNow(LEAD, deleted=False)
+    )
     assert decision == Done({"until": "2020-01-01T00:00:00.000Z"})
 
 
@@ -149,7 +160,9 @@ def waiting(event: str, condition: str) -> WaitForEvent:
 def test_a_wait_for_an_event_goes_on_at_once_if_the_condition_holds_already() -> None:
     step = waiting("lead.updated", "lead.score >= 50")
     assert step.begin(scope(), LeadNow(LEAD, deleted=False)) == Done({"timed_out": False, "event": None})
-    assert step.begin(scope(), LeadNow({**LEAD, "score": 1}, deleted=False)) == Pause(seconds=3600, event="lead.updated")
+    assert step.begin(scope(), LeadNow({**LEAD, "score": 1}, deleted=False)) == Pause(
+        seconds=3600, event="lead.updated"
+    )
     assert isinstance(step.begin(scope(), LeadNow(LEAD, deleted=True)), Pause)
 
 
@@ -162,7 +175,12 @@ def test_a_wait_for_a_deletion_goes_on_at_once_if_the_lead_is_deleted() -> None:
 def test_a_wait_for_a_change_sees_no_change_when_it_begins() -> None:
     step = waiting("lead.updated", '"stage" in changed')
     assert isinstance(step.begin({**scope(), "changed": ["stage"]}, LeadNow(LEAD, deleted=False)), Pause)
-    event = {"type": "lead.updated", "id": "evt_1", "time": "t", "data": {"lead": LEAD, "changed": ["stage"], "previous": {}}}
+    event = {
+        "type": "lead.updated",
+        "id": "evt_1",
+        "time": "t",
+        "data": {"lead": LEAD, "changed": ["stage"], "previous": {}},
+    }
     assert step.accept(scope(), event) == {"type": "lead.updated", "id": "evt_1", "time": "t"}
     assert step.accept(scope(), {**event, "data": {**event["data"], "changed": ["score"]}}) is None
 
@@ -170,7 +188,9 @@ def test_a_wait_for_a_change_sees_no_change_when_it_begins() -> None:
 def test_a_wait_for_the_crm_looks_at_what_the_crm_last_said() -> None:
     step = waiting("crm.lead.synced", "event.version >= lead.version")
     outcome = {"type": "crm.lead.synced", "version": 3, "external_id": "42"}
-    assert step.begin(scope(), LeadNow(LEAD, deleted=False, crm=[outcome])) == Done({"timed_out": False, "event": outcome})
+    assert step.begin(scope(), LeadNow(LEAD, deleted=False, crm=[outcome])) == Done(
+        {"timed_out": False, "event": outcome}
+    )
     for other in ({**outcome, "version": 2}, {**outcome, "type": "crm.lead.failed"}):
         assert isinstance(step.begin(scope(), LeadNow(LEAD, deleted=False, crm=[other])), Pause)
     data = {"version": 3, "external_id": "42", "attempts": [1]}
@@ -179,8 +199,12 @@ def test_a_wait_for_the_crm_looks_at_what_the_crm_last_said() -> None:
 
 def test_a_wait_for_an_event_tells_an_event_from_a_timeout() -> None:
     step = waiting("lead.updated", "lead.score > 1")
-    assert step.resume(scope(), Resumption({"id": "evt_1"}, None)) == Done({"timed_out": False, "event": {"id": "evt_1"}})
-    assert step.resume(scope(), Resumption(None, utcnow())) == Done({"timed_out": True, "event": None}, way="on_timeout")
+    assert step.resume(scope(), Resumption({"id": "evt_1"}, None)) == Done(
+        {"timed_out": False, "event": {"id": "evt_1"}}
+    )
+    assert step.resume(scope(), Resumption(None, utcnow())) == Done(
+        {"timed_out": True, "event": None}, way="on_timeout"
+    )
 
 
 # --- calls to our own services ---
@@ -226,18 +250,19 @@ async def test_sync_to_crm_asks_for_the_version_it_knows() -> None:
     assert everywhere == {"version": 3}
 
 
+ANSWERED = "PATCH /api/leads/lead_1 answered "
 PROBLEM = {"detail": "The request has invalid fields.", "errors": [{"pointer": "/stage", "detail": "no such stage"}]}
 
 
 @pytest.mark.parametrize(
     ("answer", "outcome"),
     [
-        (service(422, PROBLEM), Failed("PATCH /api/leads/lead_1 answered 422: The request has invalid fields. (/stage: no such stage)", retryable=False, status=422)),
-        (service(404, {"detail": "gone"}), Failed("PATCH /api/leads/lead_1 answered 404: gone", retryable=False, status=404)),
-        (service(409, {"detail": "taken"}), Failed("PATCH /api/leads/lead_1 answered 409: taken", retryable=False, status=409)),
-        (service(409, {"detail": "busy"}, retry_after="1"), Failed("PATCH /api/leads/lead_1 answered 409: busy", retryable=True, status=409, retry_after=1)),
-        (service(401, {"detail": "old"}), Failed("PATCH /api/leads/lead_1 answered 401: old", retryable=True, status=401)),
-        (service(503, {"detail": "later"}, retry_after="7"), Failed("PATCH /api/leads/lead_1 answered 503: later", retryable=True, status=503, retry_after=7)),
+        (service(422, PROBLEM), Failed(ANSWERED + "422: The request has invalid fields. (/stage: no such stage)", retryable=False, status=422)),
+        (service(404, {"detail": "gone"}), Failed(ANSWERED + "404: gone", retryable=False, status=404)),
+        (service(409, {"detail": "taken"}), Failed(ANSWERED + "409: taken", retryable=False, status=409)),
+        (service(409, {"detail": "busy"}, retry_after="1"), Failed(ANSWERED + "409: busy", retryable=True, status=409, retry_after=1)),
+        (service(401, {"detail": "old"}), Failed(ANSWERED + "401: old", retryable=True, status=401)),
+        (service(503, {"detail": "later"}, retry_after="7"), Failed(ANSWERED + "503: later", retryable=True, status=503, retry_after=7)),
         (OutboundFailed("cut", sent=True), Unknown("cut")),
         (OutboundFailed("refused", sent=False), Failed("refused", retryable=True)),
         (Unavailable("no token"), Failed("no token", retryable=True)),
@@ -314,7 +339,9 @@ async def test_an_empty_value_in_a_url_fails_the_step() -> None:
         ("GET", OutboundFailed("timeout", sent=True), Failed, True),
     ],
 )
-async def test_what_the_world_answers_is_told_apart(method: str, answer: Any, kind: type, retryable: bool | None) -> None:
+async def test_what_the_world_answers_is_told_apart(
+    method: str, answer: Any, kind: type, retryable: bool | None
+) -> None:
     step: CallingStep = make("http_request", method=method, url="https://a.example/")
     outcome = await step.perform(await step.prepare(scope(), Desk()), call(Outside(answer)))
     assert isinstance(outcome, kind)
@@ -356,7 +383,10 @@ def test_what_follows_an_unknown_outcome_depends_on_method_and_wish(fields: dict
 async def test_a_look_up_says_arrived_or_not_or_cannot_tell(found: str | None, answer: Any, kind: type) -> None:
     verify = {"url": "https://a.example/{{ run.id }}", "headers": {"X-Api-Key": {"secret_id": "sec_1"}}}
     step: CallingStep = make(
-        "http_request", url="https://a.example/", on_unknown="verify", verify={**verify, **({"found": found} if found else {})}
+        "http_request",
+        url="https://a.example/",
+        on_unknown="verify",
+        verify={**verify, **({"found": found} if found else {})},
     )
     request = await step.prepare(scope(), Desk())
     assert step.secret_ids(request) == {"sec_1"}
@@ -369,7 +399,9 @@ async def test_a_look_up_says_arrived_or_not_or_cannot_tell(found: str | None, a
 
 
 def test_an_answer_is_kept_as_json_where_it_is_and_small_enough() -> None:
-    seen = read_answer(outbound(200, orjson.dumps({"a": [1, None, "x"]}), content_type="application/json", set_cookie="s"), {})
+    seen = read_answer(
+        outbound(200, orjson.dumps({"a": [1, None, "x"]}), content_type="application/json", set_cookie="s"), {}
+    )
     assert seen == {
         "status": 200,
         "headers": {"content-type": "application/json"},

@@ -39,7 +39,22 @@ def test_a_path_is_read(text: str, parts: tuple[str | int, ...]) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", " ", ".", "lead.", ".lead", "lead..email", "lead email", "[0]", "lead.[0]", "lead[-1]", "lead['x']", "lead()", "a+b", "lead.é"],
+    [
+        "",
+        " ",
+        ".",
+        "lead.",
+        ".lead",
+        "lead..email",
+        "lead email",
+        "[0]",
+        "lead.[0]",
+        "lead[-1]",
+        "lead['x']",
+        "lead()",
+        "a+b",
+        "lead.é",
+    ],
 )
 def test_what_is_no_path_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"path|dot|index"):
@@ -71,7 +86,8 @@ def test_a_placeholder_gives_its_value_and_within_text_its_text(text: str, value
 
 
 @pytest.mark.parametrize(
-    "text", ["{{", "}}", "{{ }}", "{{ lead.email", "lead.email }}", "{{ lead.email | upper }}", "{{ {{ a }} }}", "{{ f(x) }}"]
+    "text",
+    ["{{", "}}", "{{ }}", "{{ lead.email", "lead.email }}", "{{ lead.email | upper }}", "{{ {{ a }} }}", "{{ f(x) }}"],
 )
 def test_a_broken_placeholder_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"placeholder|path"):
@@ -90,7 +106,9 @@ def test_an_empty_value_in_a_url_is_an_error() -> None:
 
 
 def test_json_keeps_its_shape_and_the_values_their_types() -> None:
-    template = JsonTemplate({"a": ["{{ lead.score }}", {"b": "{{ lead.custom.vip }}"}], "n": 1, "t": "x{{ lead.score }}", "z": None})
+    template = JsonTemplate(
+        {"a": ["{{ lead.score }}", {"b": "{{ lead.custom.vip }}"}], "n": 1, "t": "x{{ lead.score }}", "z": None}
+    )
     assert template.value(SCOPE) == {"a": [70, {"b": True}], "n": 1, "t": "x70", "z": None}
     assert {str(path) for path in template.paths} == {"lead.score", "lead.custom.vip"}
 
@@ -183,4 +201,4 @@ def test_a_name_that_does_not_exist_at_a_place_is_told(text: str, complaint: str
 def test_the_lead_fields_are_those_of_the_contract() -> None:
     from contracts import schemas
 
-    assert LEAD_FIELDS == set(schemas()["lead.json"]["properties"])
+    assert set(schemas()["lead.json"]["properties"]) == LEAD_FIELDS

@@ -14,7 +14,12 @@ from tests.support.identity import TestIdentity
 
 STOP = {"id": "end", "type": "stop"}
 BODY: dict[str, Any] = {"name": "Hot leads", "trigger": {"type": "manual"}, "steps": [STOP]}
-SIGNED = {"id": "call", "type": "http_request", "url": "https://hooks.example.com/", "sign_with": {"secret": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"}}
+SIGNED = {
+    "id": "call",
+    "type": "http_request",
+    "url": "https://hooks.example.com/",
+    "sign_with": {"secret": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"},
+}
 
 
 async def test_a_workflow_is_created_and_read(api: httpx2.AsyncClient) -> None:
@@ -277,10 +282,18 @@ async def test_a_cursor_that_was_made_up_is_refused(api: httpx2.AsyncClient) -> 
     workflow_id = (await api.post("/api/workflows", json=BODY)).json()["id"]
     question = PageQuery().question("versions", workflow_id)
     for value in ("x", -1, 2**40, None, [1], True):
-        answer = await api.get(f"/api/workflows/{workflow_id}/versions", params={"cursor": make_cursor((value,), question)})
+        answer = await api.get(
+            f"/api/workflows/{workflow_id}/versions", params={"cursor": make_cursor((value,), question)}
+        )
         assert answer.status_code == 400, value
     question = RunQuery().question("all runs")
-    for values in (("x", "y"), ("2026-01-01", "y"), ("2026-01-01T00:00:00Z", 5), (5, "y"), ("2026-01-01T00:00:00Z", "\0")):
+    for values in (
+        ("x", "y"),
+        ("2026-01-01", "y"),
+        ("2026-01-01T00:00:00Z", 5),
+        (5, "y"),
+        ("2026-01-01T00:00:00Z", "\0"),
+    ):
         answer = await api.get("/api/runs", params={"cursor": make_cursor(values, question)})
         assert answer.status_code == 400, values
 
@@ -327,7 +340,9 @@ async def test_a_secret_of_another_workflow_cannot_be_named(api: httpx2.AsyncCli
     reference = created.json()["steps"][0]["sign_with"]
     stolen = await api.post("/api/workflows", json={**BODY, "name": "x", "steps": [{**SIGNED, "sign_with": reference}]})
     assert stolen.status_code == 422
-    assert stolen.json()["errors"] == [{"pointer": "/steps/0/sign_with/secret_id", "detail": "this workflow has no such secret"}]
+    assert stolen.json()["errors"] == [
+        {"pointer": "/steps/0/sign_with/secret_id", "detail": "this workflow has no such secret"}
+    ]
 
 
 async def test_a_repeated_create_makes_one_workflow(api: httpx2.AsyncClient) -> None:
@@ -346,7 +361,9 @@ async def test_the_status_counts_states_and_rates(desk: Desk) -> None:
     await desk.know_lead()
     workflow_id = await desk.define(STOP)
     runs = [await desk.start(workflow_id) for _ in range(3)]
-    await desk.database.execute("UPDATE runs SET state = 'running', lease_token = 't', started_at = now() WHERE id = ANY($1)", runs[:2])
+    await desk.database.execute(
+        "UPDATE runs SET state = 'running', lease_token = 't', started_at = now() WHERE id = ANY($1)", runs[:2]
+    )
     await desk.database.execute(
         "UPDATE runs SET state = 'completed', lease_token = NULL, finished_at = now() WHERE id = $1", runs[0]
     )

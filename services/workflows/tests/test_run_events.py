@@ -1,0 +1,75 @@
+"""What runs announce keeps the contracts; what others announce is read from the contracts' examples; secrets change their key."""
+
+from base64 import b64encode
+from datetime import UTC, datetime
+
+import asyncpg
+import msgspec
+import pytest
+
+from chassis.events import decode, encode
+from chassis.vault import Vault
+from contracts import events as contracts
+from contracts.validation import problems
+from services.workflows.tests.conftest import Desk
+from workflows.consuming import _read
+from workflows.engine.run import State
+from workflows.events import RunFacts, run_event
+from workflows.rotate_keys import rotate
+from workflows.settings import WorkflowsSettings
+
+FACTS = RunFacts("ws_1", "run_1", "wf_1", "Hot leads", 2, "lead_1", ("conn_1", "wf_1"), "req_1", None)
+NOW = datetime.now(UTC)
+STEP = {
+    "step_id": "call",
+    "type": "http_request",
+    "state": "succeeded",
+    "attempts": 1,
+    "started_at": NOW,
+    "finished_at": NOW,
+    "error": None,
+    "iteration": 0,
+    "generation": 0,
+}
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        State.RUNNING,
+        State.RETRYING,
+        State.WAITING,
+        State.NEEDS_ATTENTION,
+        State.SUSPENDED,
+        State.COMPLETED,
+        State.FAILED,
+        State.CANCELLED,
+    ],
+)
+def test_every_event_of_a_run_keeps_its_contract(state: State) -> None:
+    steps = [STEP, {**STEP, "state": "waiting", "finished_at": None}, {**STEP, "state": "failed", "error": "x" * 900}]
+    event = run_event(FACTS, state, 3, error="why", steps=steps)
+    assert problems(msgspec.json.decode(encode(event))) == []
+    assert (event.origin, event.chain, event.subjectversion) == ("workflow:wf_1/run_1", "conn_1,wf_1", 3)
+
+
+@pytest.mark.parametrize("event_type", [name for name in contracts() if name.startswith(("lead.", "crm.lead."))])
+def test_the_examples_of_what_is_read_can_be_read(event_type: str) -> None:
+    for example in contracts()[event_type].examples:
+        happening = _read(decode(msgspec.json.encode(example)))
+        assert happening.lead_id
+        assert (happening.change is None) == event_type.startswith("crm.")
+
+
+async def test_secrets_are_sealed_anew_under_the_current_key(
+    desk: Desk, database: asyncpg.Connection, settings: WorkflowsSettings
+) -> None:
+    step = {"id": "call", "type": "http_request", "url": "https://a.example/", "headers": {"X-A": {"secret": "abc"}}}
+    await desk.define(step)
+    keys = settings.secret_keys.get_secret_value()
+    vault = Vault(f"k2:{b64encode(b'2' * 32).decode()},{keys}")
+    dsn = settings.database_url.get_secret_value()
+    assert await rotate(dsn, vault) == 1
+    assert await rotate(dsn, vault) == 0
+    row = await database.fetchrow("SELECT workspace_id, id, sealed FROM secrets")
+    assert Vault(f"k2:{b64encode(b'2' * 32).decode()}").open(row["sealed"], f"ws_1/{row['id']}".encode()) == b"abc"

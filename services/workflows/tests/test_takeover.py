@@ -1,0 +1,105 @@
+"""A run whose worker died, or was too slow, goes on elsewhere: no effect twice, no late write."""
+
+import asyncio
+import signal
+import threading
+from typing import Any
+
+import pytest
+
+from services.workflows.tests.conftest import Desk, StartProcess, StartWorker
+from services.workflows.tests.neighbours import Reply
+from tests.support.fixtures import eventually
+
+STOP = {"id": "end", "type": "stop"}
+QUICK_LEASE = {"lease_seconds": 3.0}
+
+
+def hook(desk: Desk, path: str = "a", **fields: Any) -> dict[str, Any]:
+    return {"id": "call", "type": "http_request", "url": desk.url(path), **fields}
+
+
+async def started(desk: Desk, *steps: dict[str, Any]) -> str:
+    await desk.know_lead(email="a@example.com")
+    return await desk.start(await desk.define(*steps))
+
+
+@pytest.mark.parametrize(
+    ("policy", "calls", "state"),
+    [("retry", 2, "completed"), ("stop", 1, "needs_attention"), ("verify", 1, "completed")],
+)
+async def test_a_crash_between_a_call_and_its_result_follows_the_steps_wish(
+    desk: Desk, start_process: StartProcess, start_worker: StartWorker, policy: str, calls: int, state: str
+) -> None:
+    verify = {"verify": {"url": desk.url("look")}} if policy == "verify" else {}
+    run_id = await started(desk, hook(desk, on_unknown=policy, **verify), STOP)
+    process = await start_process(failpoint="step.after_call:1", **QUICK_LEASE)
+    assert await process.exit_code(30) == -signal.SIGKILL
+    assert len(desk.neighbours.received("/hooks/a")) == 1
+    await start_worker(**QUICK_LEASE)
+    run = await desk.until(run_id, state, seconds=20)
+    requests = desk.neighbours.received("/hooks/a")
+    assert len(requests) == calls
+    assert {request.headers["idempotency-key"] for request in requests} == {f"{run_id}:call:0:0"}
+    assert len(desk.neighbours.received("/hooks/look")) == (policy == "verify")
+    assert run["steps"][0]["attempts"][0]["state"] == "unknown"
+
+
+async def test_a_crash_before_a_services_answer_is_written_down_has_one_effect(
+    desk: Desk, start_process: StartProcess, start_worker: StartWorker
+) -> None:
+    run_id = await started(desk, {"id": "stage", "type": "update_lead", "set": {"stage": "contacted"}}, STOP)
+    process = await start_process(failpoint="step.after_call:1", **QUICK_LEASE)
+    assert await process.exit_code(30) == -signal.SIGKILL
+    await start_worker(**QUICK_LEASE)
+    await desk.until(run_id, "completed", seconds=20)
+    assert len(desk.neighbours.received("/api/leads", "PATCH")) == 2
+    assert desk.neighbours.leads["ws_1", "lead_1"]["version"] == 2
+
+
+async def test_a_finished_call_is_not_made_again_after_a_crash(
+    desk: Desk, start_process: StartProcess, start_worker: StartWorker
+) -> None:
+    run_id = await started(desk, hook(desk), hook(desk, "b", id="second", on_unknown="retry"), STOP)
+    process = await start_process(failpoint="step.before_call:2", **QUICK_LEASE)
+    assert await process.exit_code(30) == -signal.SIGKILL
+    await start_worker(**QUICK_LEASE)
+    await desk.until(run_id, "completed", seconds=20)
+    assert len(desk.neighbours.received("/hooks/a")) == 1
+
+
+async def test_a_worker_paused_past_its_lease_writes_nothing_when_it_comes_back(
+    desk: Desk, start_process: StartProcess, start_worker: StartWorker
+) -> None:
+    gate = threading.Event()
+    desk.neighbours.script("/hooks/a", Reply(body={"who": "slow"}, hold=gate), Reply(body={"who": "fast"}))
+    run_id = await started(desk, hook(desk, on_unknown="retry"), STOP)
+    slow = await start_process(**QUICK_LEASE)
+
+    async def called() -> Any:
+        return desk.neighbours.received("/hooks/a")
+
+    await eventually(called, seconds=30)
+    slow.signal(signal.SIGSTOP)
+    await start_worker(**QUICK_LEASE)
+    run = await desk.until(run_id, "completed", seconds=20)
+    assert run["steps"][0]["output"]["body"] == {"who": "fast"}
+    gate.set()
+    slow.signal(signal.SIGCONT)
+    await asyncio.sleep(1.5)
+    assert await desk.run(run_id) == run
+
+
+async def test_a_run_that_kills_its_workers_is_shown_instead_of_tried_for_ever(
+    desk: Desk, start_worker: StartWorker
+) -> None:
+    run_id = await started(desk, hook(desk), STOP)
+    await desk.database.execute(
+        "UPDATE runs SET state = 'running', lease_token = 'dead', lost_leases = 4, due_at = now() WHERE id = $1", run_id
+    )
+    await start_worker()
+    run = await desk.until(run_id, "needs_attention")
+    assert "ended 5 times" in run["error"]
+    assert not desk.neighbours.received("/hooks/a")
+    await desk.steer(run_id, "retry")
+    await desk.until(run_id, "completed")
