@@ -89,7 +89,7 @@ async def test_a_sync_worker_killed_around_the_crms_accept_leaves_one_contact(
     await eventually(lambda: account.in_step(lead["id"], 1), seconds=40)
     assert len(await account.contacts_of(lead["id"])) == 1
     found = (await client.get(f"/api/leads/{lead['id']}")).json()
-    await eventually(lambda: shown(client, lead["id"], account), seconds=10)
+    await eventually(lambda: shown(client, lead["id"], account), seconds=25)
     assert found["version"] == 1
 
 
