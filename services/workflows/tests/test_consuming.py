@@ -34,6 +34,7 @@ async def test_a_creation_starts_its_workflow_although_an_update_came_first(desk
     detail = await desk.run(run["id"])
     assert detail["trigger"]["lead"]["score"] == 10
     view = await desk.database.fetchrow("SELECT version, lead FROM lead_view")
+    assert view is not None
     assert (view["version"], orjson.loads(view["lead"])["score"]) == (2, 90)
 
 
@@ -169,7 +170,7 @@ async def test_an_event_that_lacks_its_data_goes_to_the_dead_queue_and_holds_nob
 
     async def dead() -> bool:
         depths = await worker.state["resources"].bus.depths("workflows")
-        return depths["workflows.events.dead"] == 1
+        return bool(depths["workflows.events.dead"] == 1)
 
     await eventually(dead)
 

@@ -72,4 +72,5 @@ async def test_secrets_are_sealed_anew_under_the_current_key(
     assert await rotate(dsn, vault) == 1
     assert await rotate(dsn, vault) == 0
     row = await database.fetchrow("SELECT workspace_id, id, sealed FROM secrets")
+    assert row is not None
     assert Vault(f"k2:{b64encode(b'2' * 32).decode()}").open(row["sealed"], f"ws_1/{row['id']}".encode()) == b"abc"

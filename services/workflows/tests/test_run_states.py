@@ -1,6 +1,6 @@
 """The states of a run are drawn once; the database refuses every other step between them."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from itertools import product
 
 import asyncpg
@@ -31,7 +31,7 @@ def test_what_can_be_retried_or_cancelled_follows_from_the_drawing() -> None:
 
 
 @pytest.fixture
-async def database(new_database: Callable[[str], Awaitable[str]]) -> asyncpg.Connection:
+async def database(new_database: Callable[[str], Awaitable[str]]) -> AsyncIterator[asyncpg.Connection]:
     connection = await asyncpg.connect(await new_database("workflows"))
     await connection.execute("INSERT INTO workflows (workspace_id, id, name, version) VALUES ('ws_1', 'wf_1', 'w', 1)")
     await connection.execute(

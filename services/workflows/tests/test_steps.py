@@ -175,7 +175,7 @@ def test_a_wait_for_a_deletion_goes_on_at_once_if_the_lead_is_deleted() -> None:
 def test_a_wait_for_a_change_sees_no_change_when_it_begins() -> None:
     step = waiting("lead.updated", '"stage" in changed')
     assert isinstance(step.begin({**scope(), "changed": ["stage"]}, LeadNow(LEAD, deleted=False)), Pause)
-    event = {
+    event: dict[str, Any] = {
         "type": "lead.updated",
         "id": "evt_1",
         "time": "t",
@@ -251,13 +251,13 @@ async def test_sync_to_crm_asks_for_the_version_it_knows() -> None:
 
 
 ANSWERED = "PATCH /api/leads/lead_1 answered "
-PROBLEM = {"detail": "The request has invalid fields.", "errors": [{"pointer": "/stage", "detail": "no such stage"}]}
+PROBLEM = {"detail": "Invalid.", "errors": [{"pointer": "/stage", "detail": "no such stage"}]}
 
 
 @pytest.mark.parametrize(
     ("answer", "outcome"),
     [
-        (service(422, PROBLEM), Failed(ANSWERED + "422: The request has invalid fields. (/stage: no such stage)", retryable=False, status=422)),
+        (service(422, PROBLEM), Failed(ANSWERED + "422: Invalid. (/stage: no such stage)", retryable=False, status=422)),
         (service(404, {"detail": "gone"}), Failed(ANSWERED + "404: gone", retryable=False, status=404)),
         (service(409, {"detail": "taken"}), Failed(ANSWERED + "409: taken", retryable=False, status=409)),
         (service(409, {"detail": "busy"}, retry_after="1"), Failed(ANSWERED + "409: busy", retryable=True, status=409, retry_after=1)),

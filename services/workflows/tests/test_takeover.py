@@ -31,7 +31,7 @@ async def started(desk: Desk, *steps: dict[str, Any]) -> str:
 async def test_a_crash_between_a_call_and_its_result_follows_the_steps_wish(
     desk: Desk, start_process: StartProcess, start_worker: StartWorker, policy: str, calls: int, state: str
 ) -> None:
-    verify = {"verify": {"url": desk.url("look")}} if policy == "verify" else {}
+    verify: dict[str, Any] = {"verify": {"url": desk.url("look")}} if policy == "verify" else {}
     run_id = await started(desk, hook(desk, on_unknown=policy, **verify), STOP)
     process = await start_process(failpoint="step.after_call:1", **QUICK_LEASE)
     assert await process.exit_code(30) == -signal.SIGKILL

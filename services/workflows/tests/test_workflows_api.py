@@ -146,6 +146,7 @@ async def test_a_lead_not_heard_of_yet_is_asked_for(desk: Desk, neighbours: Neig
     answer = await desk.api.post("/api/workflows", json={**BODY, "start": {"lead_id": "lead_9"}})
     assert answer.status_code == 201
     view = await desk.database.fetchrow("SELECT version, deleted FROM lead_view WHERE lead_id = 'lead_9'")
+    assert view is not None
     assert (view["version"], view["deleted"]) == (4, False)
 
 
