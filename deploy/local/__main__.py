@@ -5,13 +5,13 @@ in one line what to do, and ends with 1.
 """
 
 import argparse
-import errno
 import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
 from types import FrameType
 
+from deploy.local.checks import is_disk_full
 from deploy.local.control import NoSupervisor
 from deploy.local.errors import Refused
 from deploy.local.servers import ServerFailed
@@ -114,19 +114,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = parser.parse_args(arguments)
     signal.signal(signal.SIGTERM, _leave)
     try:
-        COMMANDS[chosen.command][0](Settings.from_environment(), chosen)
-    except (Refused, ServerFailed) as error:
+        settings = Settings.from_environment()
+        return _carry_out(chosen, settings)
+    except Refused as error:
         return _complain(chosen.command, str(error))
-    except NoSupervisor:
-        return _complain(chosen.command, "the system does not run: start it with `make run`")
     except KeyboardInterrupt:
         return _complain(chosen.command, "broken off")
+
+
+def _carry_out(chosen: argparse.Namespace, settings: Settings) -> int:
+    try:
+        COMMANDS[chosen.command][0](settings, chosen)
+    except NoSupervisor:
+        return _complain(chosen.command, "the system does not run: start it with `make run`")
     except BrokenPipeError:  # whoever read our words has enough of them: `make status | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+    except PermissionError as error:
+        return _complain(chosen.command, f"no right to use {error.filename}: run as the user it belongs to")
+    except (Refused, ServerFailed, OSError) as error:
+        if is_disk_full(settings.state):
+            return _complain(
+                chosen.command, f"the disk is full: free some room, or choose another STATE_DIR=… ({error})"
+            )
+        if isinstance(error, OSError):
             raise
-        return _complain(chosen.command, "the disk is full: free some room, or choose another STATE_DIR=…")
+        return _complain(chosen.command, str(error))
     return 0
 
 

@@ -14,6 +14,7 @@ from deploy.local.settings import Settings
 MARKER_FILE = ".automation-orchestrator"
 SPACE_TO_INSTALL_MIB = 1500
 SPACE_TO_RUN_MIB = 400
+FULL_MIB = 8
 
 
 def check_system() -> None:
@@ -57,6 +58,11 @@ def check_space(folder: Path, needed_mib: int) -> None:
         raise Refused(
             f"the disk is full: {folder} has {free} MiB left of {needed_mib} needed; free some, or choose another STATE_DIR=…"
         )
+
+
+def is_disk_full(folder: Path) -> bool:
+    """Whether the folder's disk has no room to speak of; False for a folder that is not there."""
+    return folder.exists() and shutil.disk_usage(folder).free < FULL_MIB * 2**20
 
 
 def check_port(port: int) -> None:

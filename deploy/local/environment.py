@@ -26,6 +26,7 @@ SOURCE_FOLDERS = (
     ".",
 )
 MARKER = "installed-locks.json"
+PATHS_FILE = "automation-orchestrator.pth"
 
 
 @dataclass(frozen=True)
@@ -40,16 +41,16 @@ class Environment:
 
         So a test's systems, each with a state folder of its own, share one environment.
         """
-        current = Path(sys.prefix)
-        return cls(current if (current / MARKER).exists() else settings.state / "venv")
+        current = cls(Path(sys.prefix))
+        return current if current.has(RUN_LOCK) else cls(settings.state / "venv")
 
     @property
     def python(self) -> Path:
         return self.folder / "bin/python"
 
     def has(self, lock: Path) -> bool:
-        """Whether exactly this lock was installed."""
-        return self.python.exists() and _digest(lock) in self._installed().values()
+        """Whether exactly this lock was installed, for this checkout."""
+        return self._is_whole() and _digest(lock) in self._installed().values()
 
     def install(self, lock: Path, settings: Settings, *, in_use: bool) -> None:
         """Installs the lock, into a new environment when its last version is another one. Progress is shown.
@@ -58,7 +59,7 @@ class Environment:
         """
         if self.has(lock):
             return
-        if self._installed().get(lock.name) or not self.python.exists():
+        if self._installed().get(lock.name) or not self._is_whole():
             if in_use:
                 raise Refused(f"{lock.name} changed while the system runs: `make stop` first, then this again")
             self._create(settings)
@@ -73,14 +74,13 @@ class Environment:
             shutil.rmtree(self.folder, ignore_errors=True)
             log = settings.logs / "install-python.log"
             self._run([sys.executable, "-m", "venv", str(self.folder)], log, settings)
-            paths = "".join(f"{(REPOSITORY / source).resolve()}\n" for source in SOURCE_FOLDERS)
-            (self._packages() / "automation-orchestrator.pth").write_text(paths)
+            packages = next(self.folder.glob("lib/python3*/site-packages"))
+            (packages / PATHS_FILE).write_text(_source_paths())
 
-    def _packages(self) -> Path:
-        found = next(self.folder.glob("lib/python3*/site-packages"), None)
-        if found is None:
-            raise Refused(f"{self.folder} has no site-packages: `rm -r {self.folder}`, then this again")
-        return found
+    def _is_whole(self) -> bool:
+        """Whether there is an environment whose imports lead to this checkout: folders are moved and copied."""
+        paths = next(self.folder.glob(f"lib/python3*/site-packages/{PATHS_FILE}"), None)
+        return self.python.exists() and paths is not None and paths.read_text() == _source_paths()
 
     def _installed(self) -> dict[str, str]:
         return read_json(self.folder / MARKER)
@@ -97,6 +97,11 @@ class Environment:
         if done.returncode != 0:
             complaint = next((line for line in reversed(tail(log, 40)) if "rror" in line), "pip failed").strip()
             raise Refused(f"{complaint[:200]} (see {log}): put it right, then run this again")
+
+
+def _source_paths() -> str:
+    """The lines of a .pth file (see `site` in Python's documentation): where our packages lie."""
+    return "".join(f"{(REPOSITORY / source).resolve()}\n" for source in SOURCE_FOLDERS)
 
 
 def _digest(lock: Path) -> str:

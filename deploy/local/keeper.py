@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +101,8 @@ class Keeper:
             )
         finally:
             os.close(log)
-        self._pid_file.write_text(f"{self._process.pid}\n")
+        with suppress(OSError):  # on a full disk the process runs all the same
+            self._pid_file.write_text(f"{self._process.pid}\n")
         if self._stopping.is_set():  # asked to stop while this process was being made
             self._signal(self.program.stop_signal)
         return self._process.pid
@@ -110,7 +112,7 @@ class Keeper:
             self._process.send_signal(number)
 
     def _write_log(self, line: str) -> None:
-        with open(self.program.log, "a") as log:
+        with suppress(OSError), open(self.program.log, "a") as log:  # a full disk must not end the keeping
             log.write(line)
 
 

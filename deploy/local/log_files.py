@@ -12,10 +12,15 @@ def rotate(folder: Path, largest_bytes: int = LARGEST_BYTES) -> None:
     """Moves the content of each log of the folder, and of those in it, above the size to `NAME.log.1`, which it replaces.
 
     Lines written between the copy and the emptying are lost; that is the price of not having the processes reopen.
+    On a full disk there is no copy: the log is emptied all the same.
     """
     for log in folder.rglob("*.log"):
         if log.stat().st_size > largest_bytes:
-            shutil.copyfile(log, log.with_name(log.name + ".1"))
+            kept = log.with_name(log.name + ".1")
+            try:
+                shutil.copyfile(log, kept)
+            except OSError:
+                kept.unlink(missing_ok=True)
             os.truncate(log, 0)
 
 
