@@ -9,7 +9,6 @@ import base64
 import hashlib
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import asyncpg
@@ -17,7 +16,8 @@ import jwt
 import orjson
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from auth.repository import queries
+from auth import repository
+from auth.models import PublishedKey
 from chassis.database import Database, PooledConnection
 from chassis.errors import Unavailable
 from chassis.logs import get_logger
@@ -31,21 +31,6 @@ STALE_SECONDS = 60.0
 """A replica that could not read its keys for this long signs no more."""
 
 
-@dataclass(frozen=True, slots=True)
-class PublishedKey:
-    """`active`: its time to sign has come. Of several active ones the last signs."""
-
-    kid: str
-    public_key: bytes
-    sealed_private: str
-    active: bool
-
-    @property
-    def document(self) -> dict[str, str]:
-        """As a JSON Web Key (RFC 8037, section 2)."""
-        return _jwk(self.public_key) | {"kid": self.kid, "use": "sig", "alg": "EdDSA"}
-
-
 def published_seconds(access_token_seconds: float) -> float:
     """How long a key stays published after its successor became active: the life of the last token it can have signed."""
     return access_token_seconds + LEEWAY_SECONDS + 2 * STALE_SECONDS
@@ -57,15 +42,15 @@ async def add_key(connection: PooledConnection, vault: Vault, *, activates_in_se
     public = private.public_key().public_bytes_raw()
     kid = _encode(hashlib.sha256(orjson.dumps(_jwk(public), option=orjson.OPT_SORT_KEYS)).digest())
     sealed = vault.seal(private.private_bytes_raw(), kid.encode())
-    await connection.execute(queries["insert_signing_key"], kid, public, sealed, activates_in_seconds)
+    await repository.insert_signing_key(connection, kid, public, sealed, activates_in_seconds)
     return kid
 
 
 async def ensure_key(database: Database, vault: Vault) -> None:
     """Make the system's first key unless there is one; of several replicas that start together one makes it."""
     async with database.transaction() as tx:
-        await tx.connection.execute(queries["lock_signing_keys"])
-        if not await tx.connection.fetchval(queries["signing_key_exists"]):
+        await repository.lock_signing_keys(tx.connection)
+        if not await repository.signing_key_exists(tx.connection):
             # A while ago: a reader's `now()` may be a moment older than what it sees.
             kid = await add_key(tx.connection, vault, activates_in_seconds=-STALE_SECONDS)
             log.info("make-signing-key", kid=kid)
@@ -98,14 +83,13 @@ class KeyRing:
         await self._refresh()
         if not self._keys:
             raise Unavailable("The signing keys cannot be read; try again.")
-        return {"keys": [key.document for key in self._keys]}
+        return {"keys": [_document(key) for key in self._keys]}
 
     async def load(self) -> None:
         """Read the keys now."""
-        records = await self._database.read(
-            lambda connection: connection.fetch(queries["published_keys"], self._published_seconds)
+        self._keys = await self._database.read(
+            lambda connection: repository.published_keys(connection, self._published_seconds)
         )
-        self._keys = [PublishedKey(**record) for record in records]
         self._loaded_at = time.monotonic()
 
     async def _refresh(self) -> None:
@@ -125,6 +109,11 @@ class KeyRing:
             raw = self._vault.open(key.sealed_private, key.kid.encode())
             self._opened = key.kid, Ed25519PrivateKey.from_private_bytes(raw)
         return self._opened
+
+
+def _document(key: PublishedKey) -> dict[str, str]:
+    """As a JSON Web Key (RFC 8037, section 2)."""
+    return _jwk(key.public_key) | {"kid": key.kid, "use": "sig", "alg": "EdDSA"}
 
 
 def _jwk(public_key: bytes) -> dict[str, str]:

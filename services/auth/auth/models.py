@@ -70,6 +70,16 @@ class EndedSession:
 
 
 @dataclass(frozen=True, slots=True)
+class PublishedKey:
+    """A signing key that verifiers may need. `active`: its time to sign has come; of several active ones the last signs."""
+
+    kid: str
+    public_key: bytes
+    sealed_private: str
+    active: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Client:
     """Where a request comes from, as the gateway saw it."""
 

@@ -158,8 +158,7 @@ SELECT EXISTS (SELECT FROM signing_keys);
 
 -- name: insert_signing_key
 INSERT INTO signing_keys (kid, public_key, sealed_private, activates_at)
-VALUES ($1, $2, $3, now() + make_interval(secs => $4::float8))
-RETURNING activates_at;
+VALUES ($1, $2, $3, now() + make_interval(secs => $4::float8));
 
 -- name: drop_superseded_keys
 DELETE FROM signing_keys WHERE kid IN (

@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 
 import asyncpg
 
-from auth.models import Account, EndedSession, EndReason, Role, Session, User
+from auth.models import Account, EndedSession, EndReason, PublishedKey, Role, Session, User
 from auth.throttle import BUCKETS, Failures, Kind
 from chassis.database import PooledConnection
 from chassis.queries import load_queries
@@ -195,6 +195,31 @@ async def count_login_failure(connection: PooledConnection, keys: Mapping[Kind, 
 
 async def forget_login_failures(connection: PooledConnection, keys: Mapping[Kind, bytes]) -> None:
     await connection.execute(queries["forget_login_failures"], list(keys), list(keys.values()))
+
+
+async def published_keys(connection: PooledConnection, kept_seconds: float) -> list[PublishedKey]:
+    """Keys in the order in which they sign; those superseded for longer than `kept_seconds` are left out."""
+    return [PublishedKey(**record) for record in await connection.fetch(queries["published_keys"], kept_seconds)]
+
+
+async def lock_signing_keys(connection: PooledConnection) -> None:
+    """Let one transaction at a time add keys."""
+    await connection.execute(queries["lock_signing_keys"])
+
+
+async def signing_key_exists(connection: PooledConnection) -> bool:
+    return bool(await connection.fetchval(queries["signing_key_exists"]))
+
+
+async def insert_signing_key(
+    connection: PooledConnection, kid: str, public_key: bytes, sealed_private: str, activates_in_seconds: float
+) -> None:
+    await connection.execute(queries["insert_signing_key"], kid, public_key, sealed_private, activates_in_seconds)
+
+
+async def drop_superseded_keys(connection: PooledConnection, kept_seconds: float) -> None:
+    """Delete keys that were superseded longer than `kept_seconds` ago."""
+    await connection.execute(queries["drop_superseded_keys"], kept_seconds)
 
 
 async def plant_seed(connection: PooledConnection, name: str) -> bool:

@@ -8,8 +8,8 @@ import sys
 
 import asyncpg
 
+from auth import repository
 from auth.keys import add_key, published_seconds
-from auth.repository import queries
 from auth.settings import Settings
 from chassis.vault import Vault
 
@@ -22,8 +22,8 @@ async def rotate(settings: Settings) -> str:
         pool.acquire() as connection,
         connection.transaction(),
     ):
-        await connection.execute(queries["lock_signing_keys"])
-        await connection.execute(queries["drop_superseded_keys"], published_seconds(settings.access_token_seconds))
+        await repository.lock_signing_keys(connection)
+        await repository.drop_superseded_keys(connection, published_seconds(settings.access_token_seconds))
         return await add_key(connection, vault, activates_in_seconds=settings.key_activation_seconds)
 
 

@@ -14,6 +14,7 @@ import asyncpg
 import httpx2
 import orjson
 import pytest
+from pydantic import SecretStr
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from auth import repository
@@ -103,6 +104,17 @@ async def settings(servers: TestServers, virtual_host: str) -> AsyncIterator[Set
 async def own_settings(service_settings: Callable[..., Awaitable[Settings]]) -> Settings:
     """auth's settings on a database of the test's own."""
     return await service_settings(Settings, **REQUIRED)
+
+
+@pytest.fixture
+def as_environment(monkeypatch: pytest.MonkeyPatch) -> Callable[[Settings], None]:
+    """`as_environment(settings)`: this process's environment says what `settings` say."""
+
+    def do(settings: Settings) -> None:
+        for name, value in environment_of(settings).items():
+            monkeypatch.setenv(name, value)
+
+    return do
 
 
 @pytest.fixture(scope="session")
@@ -208,6 +220,15 @@ def _person(document: dict[str, Any], password: str) -> Person:
     user = document["user"]
     access, refresh = document["access_token"], document["refresh_token"]
     return Person(workspace_id, user["id"], user["email"], session_id, access, refresh, password)
+
+
+def environment_of(settings: Settings) -> dict[str, str]:
+    """The variables from which a process reads `settings`."""
+    values = settings.model_dump()
+    return {
+        f"AUTH_{name.upper()}": value.get_secret_value() if isinstance(value, SecretStr) else str(value)
+        for name, value in values.items()
+    }
 
 
 @pytest.fixture

@@ -2,8 +2,6 @@
 
 import asyncio
 import json
-import os
-import sys
 from dataclasses import asdict, replace
 
 import orjson
@@ -15,26 +13,15 @@ from contracts.validation import problems
 EMAIL, PASSWORD = "Admin@Example.com", "a generated password"
 
 
-async def run_seed(settings, **environment):
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "auth.seed",
-        env={**os.environ, **{f"AUTH_{k.upper()}": text(v) for k, v in settings.model_dump().items()}, **environment},
-        stdout=asyncio.subprocess.PIPE,
-    )
-    out, _ = await process.communicate()
-    return process.returncode, out.decode()
-
-
-def text(value):
-    return value.get_secret_value() if hasattr(value, "get_secret_value") else str(value)
-
-
-async def test_the_seed_makes_workspace_administrator_and_event_once(own_settings, start, own_rows):
-    code, out = await run_seed(own_settings, ADMIN_EMAIL=EMAIL, ADMIN_PASSWORD=PASSWORD)
-    made = json.loads(out)
-    assert (code, set(made), made["created"]) == (0, {"workspace_id", "user_id", "created"}, True)
+async def test_the_seed_makes_workspace_administrator_and_event_once(
+    own_settings, start, own_rows, as_environment, monkeypatch, capsys
+):
+    as_environment(own_settings)
+    monkeypatch.setenv("ADMIN_EMAIL", EMAIL)
+    monkeypatch.setenv("ADMIN_PASSWORD", PASSWORD)
+    assert await asyncio.to_thread(main) == 0
+    made = json.loads(capsys.readouterr().out)
+    assert (set(made), made["created"]) == ({"workspace_id", "user_id", "created"}, True)
     again = await seed(own_settings.database_url.get_secret_value(), "other@example.com", "another password")
     assert asdict(again) == made | {"created": False}
     [record] = await own_rows.fetch("SELECT body, claimed_until <= now() AS free FROM outbox")

@@ -1,4 +1,4 @@
-"""A replica of auth that dies at the worst moment costs nobody the session, and no user is announced twice or never."""
+"""auth as a process of its own: dying at the worst moment costs nobody the session, and announces no user twice or never."""
 
 import asyncio
 import os
@@ -13,7 +13,7 @@ from tests.support.fixtures import eventually
 
 
 @pytest.fixture
-async def process(settings):
+async def process(settings, as_environment):
     """`await process("name:n")`: auth as a process of its own that ends at that failpoint, and a client to it.
 
     A start passes one transaction, the one that looks for a signing key: the request's own is the second.
@@ -22,13 +22,12 @@ async def process(settings):
 
     async def begin(failpoint):
         [port] = free_ports(1)
-        values = {**settings.model_dump(), "port": port}
-        environment = {f"AUTH_{name.upper()}": _text(value) for name, value in values.items()}
+        as_environment(settings.model_copy(update={"port": port}))
         running = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
             "auth",
-            env=os.environ | environment | {"FAILPOINT": failpoint},
+            env=os.environ | {"FAILPOINT": failpoint},
             stdout=asyncio.subprocess.DEVNULL,
         )
         client = httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=10)
@@ -41,7 +40,7 @@ async def process(settings):
             except httpx2.TransportError:
                 return False
 
-        await eventually(is_ready, seconds=30, every=0.1)
+        await eventually(is_ready, seconds=45, every=0.1)
         return running, client
 
     yield begin
@@ -52,13 +51,10 @@ async def process(settings):
         await running.wait()
 
 
-def _text(value):
-    return value.get_secret_value() if hasattr(value, "get_secret_value") else str(value)
-
-
-@pytest.mark.parametrize("failpoint", ["refresh.before_response:1", "database.before_commit:2"])
-async def test_a_replica_killed_in_a_refresh_leaves_the_user_signed_in(api, agent, process, failpoint):
-    running, client = await process(failpoint)
+async def test_a_replica_killed_after_a_refresh_committed_leaves_the_user_signed_in(api, agent, process):
+    running, client = await process("refresh.before_response:1")
+    listed = (await client.get("/api/auth/sessions", headers=agent.headers)).json()["items"]
+    assert [session["id"] for session in listed] == [agent.session_id]
     with pytest.raises(httpx2.TransportError):
         await client.post("/api/auth/refresh", json={"refresh_token": agent.refresh_token})
     assert await running.wait() == -signal.SIGKILL
@@ -70,6 +66,15 @@ async def test_a_replica_killed_in_a_refresh_leaves_the_user_signed_in(api, agen
     assert (
         await api.post("/api/auth/refresh", json={"refresh_token": again.json()["refresh_token"]})
     ).status_code == 200
+
+
+async def test_a_process_takes_the_clients_address_from_the_gateway(agent, process):
+    _, client = await process("")
+    credentials = {"email": agent.email, "password": agent.password}
+    answer = await client.post("/api/auth/login", json=credentials, headers={"X-Forwarded-For": "203.0.113.50"})
+    headers = {"Authorization": f"Bearer {answer.json()['access_token']}"}
+    newest = (await client.get("/api/auth/sessions", headers=headers)).json()["items"][0]
+    assert (newest["current"], newest["address"]) == (True, "203.0.113.50")
 
 
 @pytest.mark.parametrize("failpoint", ["database.before_commit:2", "database.after_commit:2"])
