@@ -2,6 +2,8 @@
 
 from typing import Final, Literal
 
+import msgspec
+
 from chassis.context import current
 from chassis.events import Event, new_event
 from leads.changes import Change
@@ -20,7 +22,7 @@ def lead_event(kind: Kind, change: Change) -> Event:
         subject=lead.id,
         subject_version=lead.version,
         data={
-            "lead": lead.document(),
+            "lead": msgspec.Raw(lead.body),
             "changed": list(change.changed),
             "previous": dict(change.previous),
             "actor": current().origin,

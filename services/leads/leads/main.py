@@ -32,5 +32,5 @@ def create(settings: Settings) -> FastAPI:
                 "workspace": workspace,
             }
 
-    # The settings' own path goes before the one that takes any lead's id.
-    return create_app(settings, title="leads", lifespan=lifespan, routers=[routes.router, hot_routes.router])
+    routers = [routes.settings_router, hot_routes.router, routes.router]
+    return create_app(settings, title="leads", lifespan=lifespan, routers=routers)

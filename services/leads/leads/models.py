@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 from typing import Any, Final, Literal, get_args
 
 import orjson
@@ -50,7 +51,7 @@ def is_lead_id(text: str) -> bool:
     return _ID.fullmatch(text) is not None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Lead:
     """One lead. `fields` maps each of CLIENT_FIELDS to its value; times are aware and whole milliseconds.
 
@@ -85,6 +86,7 @@ class Lead:
             "updated_at": rfc3339(self.updated_at),
         }
 
+    @cached_property
     def body(self) -> bytes:
         """The document as JSON; free objects with their members sorted, so that equal leads give equal bytes everywhere."""
         document = self.document()

@@ -26,6 +26,8 @@ from leads.reading import LeadReader
 from leads.service import LeadService
 from leads.workspace import REGION_EXAMPLE, SettingsDocument, WorkspaceSettings
 
+settings_router = APIRouter(prefix="/api/leads", tags=["leads"])
+"""Goes before the routes that take any lead's id."""
 router = APIRouter(prefix="/api/leads", tags=["leads"])
 
 
@@ -59,7 +61,7 @@ IfMatch = Annotated[
 ]
 
 
-@router.get(
+@settings_router.get(
     "/settings",
     operation_id="read_lead_settings",
     summary="Read the settings for leads",
@@ -71,7 +73,7 @@ async def read_settings(principal: Reading, workspace: Workspace, if_none_match:
     return shown_response(await workspace.read(principal.workspace_id), if_none_match)
 
 
-@router.put(
+@settings_router.put(
     "/settings",
     operation_id="replace_lead_settings",
     summary="Set the settings for leads",

@@ -283,4 +283,4 @@ class LeadService:
 
 
 def _shown_answer(status: int, lead: Lead, headers: dict[str, str] | None = None) -> Answer:
-    return Answer(status, lead.body(), {"ETag": lead.etag, **(headers or {})})
+    return Answer(status, lead.body, {"ETag": lead.etag, **(headers or {})})

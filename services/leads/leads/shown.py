@@ -40,7 +40,7 @@ class LeadCache:
 
     async def put(self, lead: Lead) -> Shown:
         """Hold this state of the lead, unless a later one is held; returns how it is shown."""
-        shown = DELETED if lead.deleted_at else Shown(lead.etag, lead.body())
+        shown = DELETED if lead.deleted_at else Shown(lead.etag, lead.body)
         value = shown.etag.encode("ascii") + b"\n" + shown.body if shown.body else b""
         await self._cache.put(f"lead:{lead.workspace_id}:{lead.id}", lead.revision, value)
         return shown

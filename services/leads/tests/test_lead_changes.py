@@ -123,4 +123,4 @@ def test_equal_leads_give_equal_bytes_whatever_order_their_members_came_in(
     free: Mapping[str, Any], make_lead: Callable[..., Lead]
 ) -> None:
     turned = {name: dict(reversed(list(value.items()))) for name, value in free.items()}
-    assert make_lead(**free).body() == make_lead(**turned).body()
+    assert make_lead(**free).body == make_lead(**turned).body

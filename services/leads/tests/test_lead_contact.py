@@ -1,6 +1,9 @@
 """E-mails and phone numbers in their one form."""
 
 import pytest
+from email_validator import EmailNotValidError, validate_email
+from hypothesis import given
+from hypothesis import strategies as st
 
 from leads.contact import ContactInvalid, dedupe_key, email_key, is_region, normalise_email, normalise_phone
 
@@ -73,3 +76,33 @@ def test_a_lead_is_told_apart_by_its_email_and_only_without_one_by_its_phone() -
 def test_regions_are_two_capital_letters_of_a_country() -> None:
     assert is_region("US")
     assert not any(is_region(text) for text in ("us", "ZZ", "USA", "", "001"))
+
+
+LOCALS = st.text(alphabet='aZ0._+-\u00e9\u0301 @"', max_size=70)
+DOMAINS = st.sampled_from(
+    [
+        "example.com",
+        "EXAMPLE.com",
+        "example",
+        "b\u00fccher.example",
+        "xn--bcher-kva.example",
+        "-a.com",
+        "a..com",
+        "[127.0.0.1]",
+        "",
+        "x" * 64 + ".com",
+        ".".join(["a" * 60] * 4),
+    ]
+)
+
+
+@given(local=LOCALS, domain=DOMAINS)
+def test_the_short_way_for_plain_addresses_gives_what_the_library_gives(local: str, domain: str) -> None:
+    text = f"{local}@{domain}"
+    try:
+        expected = validate_email(text, check_deliverability=False).normalized
+    except EmailNotValidError:
+        with pytest.raises(ContactInvalid):
+            normalise_email(text)
+    else:
+        assert normalise_email(text) == expected
