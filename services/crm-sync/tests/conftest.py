@@ -525,7 +525,7 @@ async def start_process(settings: CrmSyncSettings, tmp_path: Path) -> AsyncItera
                 except httpx2.TransportError:
                     return False
 
-            await eventually(is_ready, seconds=20)
+            await eventually(is_ready, seconds=40)
         return one
 
     yield start

@@ -1,0 +1,85 @@
+"""Leads on their way to a webhook receiver, by Standard Webhooks."""
+
+import base64
+
+import pytest
+from standardwebhooks import Webhook
+
+from crm_sync.credentials import new_signing_secret
+
+
+async def connect(crm, *answers, **given):
+    name = f"receiver-{crm.portal}"
+    secret = new_signing_secret()
+    crm.simulators.control("PUT", f"webhooks/{name}", {"secret": secret, "answers": list(answers)})
+    return name, await crm.connect_webhook(name, secret, **given)
+
+
+async def test_each_version_is_one_signed_message_and_repetitions_share_its_id(crm):
+    name, connection = await connect(crm, {"status": 503, "times": 1})
+    await crm.lead("lead_1", company="v1")
+    await crm.in_step("lead_1", connection)
+    await crm.lead("lead_1", 2, company="v2")
+    standing = await crm.in_step("lead_1", connection, 2)
+    assert standing["external_id"] is None
+    first, second = crm.simulators.deliveries(name)
+    assert (first["count"], second["count"]) == (2, 1)
+    assert all(attempt["verified"] for delivery in (first, second) for attempt in delivery["attempts"])
+    [event, _] = await crm.events("lead_1", connection)
+    assert [attempt["outcome"] for attempt in event["data"]["attempts"]] == ["transient", "ok"]
+    assert event["data"]["created"] is None
+
+
+async def test_410_disables_the_connection_and_costs_no_attempt(crm):
+    _, connection = await connect(crm, {"status": 410, "times": 1})
+    await crm.lead("lead_1")
+    standing = await crm.until("lead_1", connection, connection_status="disabled", state="due")
+    assert standing["attempts"] == 0
+    await crm.resume(connection)
+    await crm.in_step("lead_1", connection)
+
+
+@pytest.mark.parametrize("status", [429, 502, 504])
+async def test_a_receiver_that_is_overloaded_gets_a_rest(crm, status):
+    _, connection = await connect(crm, {"status": status, "times": 1, "headers": {"Retry-After": "1"}})
+    await crm.lead("lead_1")
+    await crm.resting(connection)
+    assert (await crm.standing("lead_1", connection))["attempts"] == 0
+    await crm.in_step("lead_1", connection)
+
+
+async def test_a_receiver_that_refuses_a_lead_gets_it_again_later_and_in_the_end_it_is_dead(crm, monkeypatch):
+    monkeypatch.setattr("crm_sync.connectors.webhook.WebhookConnector.retry_delays", (0.1, 0.1))
+    name, connection = await connect(crm, {"status": 400, "times": 3})
+    await crm.lead("lead_1")
+    dead = await crm.until("lead_1", connection, state="dead", dead_class="permanent")
+    assert dead["attempts"] == 3
+    [delivery] = crm.simulators.deliveries(name)
+    assert delivery["count"] == 3
+    kinds = [event["data"].get("kind") for event in await crm.events("lead_1", connection)]
+    assert kinds == ["retrying", "permanent"]
+
+
+async def test_a_rotated_secret_is_shown_once_and_both_sign_meanwhile(crm):
+    name, connection = await connect(crm)
+    answer = await crm.client.post(f"/api/crm/connections/{connection['id']}/signing-secret")
+    assert answer.headers["cache-control"] == "no-store"
+    secret = answer.json()["secret"]
+    assert len(base64.b64decode(secret.removeprefix("whsec_"))) == 32
+    await crm.lead("lead_1")
+    await crm.in_step("lead_1", connection)
+    [delivery] = crm.simulators.deliveries(name)
+    assert delivery["attempts"][0]["verified"]  # by the old secret
+    assert Webhook(secret)
+    shown = (await crm.client.get(f"/api/crm/connections/{connection['id']}")).text
+    assert secret not in shown
+
+
+async def test_a_deleted_lead_is_told_only_where_it_is_asked_for(crm):
+    name, connection = await connect(crm, on_delete="archive")
+    await crm.lead("lead_1")
+    await crm.in_step("lead_1", connection)
+    await crm.lead("lead_1", 2, kind="deleted")
+    await crm.in_step("lead_1", connection, 2)
+    assert len(crm.simulators.deliveries(name)) == 2
+    assert (await crm.events("lead_1", connection))[-1]["data"]["operation"] == "archive"
