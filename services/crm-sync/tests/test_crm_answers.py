@@ -10,6 +10,7 @@ from crm_sync.connectors.protocol import (
     Call,
     Conflicting,
     Failed,
+    Found,
     Gone,
     Judged,
     Missing,
@@ -126,7 +127,7 @@ def test_what_a_look_up_does_not_find_is_missing():
     found = {"id": "9", "properties": {"ao_lead_id": "lead_0"}}
     verdict = judge(call(2, Operation.LOOK_UP), answer(207, {"results": [found], "errors": []}))
     assert isinstance(verdict, Judged)
-    assert verdict.outcomes["lead_0"].record_id == "9"
+    assert verdict.outcomes["lead_0"] == Found("9", {"ao_lead_id": "lead_0"})
     assert verdict.outcomes["lead_1"] == Missing()
 
 
@@ -148,6 +149,10 @@ def test_the_version_is_one_setting():
 def test_a_refused_refresh_token_needs_a_person_and_all_else_may_pass():
     grant = {"access_token": "a", "refresh_token": "r", "expires_in": 1800}
     assert judge_refresh(answer(200, grant)) == Tokens("a", "r", 1800.0)
-    kinds = [judge_refresh(answer(status, error())).kind for status in (400, 401, 500, 502)]
+    kinds = []
+    for status in (400, 401, 500, 502):
+        verdict = judge_refresh(answer(status, error()))
+        assert isinstance(verdict, Trouble)
+        kinds.append(verdict.kind)
     assert kinds[:2] == [TroubleKind.FORBIDDEN] * 2
     assert TroubleKind.FORBIDDEN not in kinds[2:]

@@ -3,6 +3,7 @@
 import base64
 import json
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
@@ -116,7 +117,7 @@ def test_the_examples_of_leads_are_read(event_type):
 
 
 def test_a_lease_must_outlive_the_crms_own_time_out():
-    common = {
+    common: dict[str, Any] = {
         "port": 1,
         "internal_url": "http://x",
         "database_url": "x",
