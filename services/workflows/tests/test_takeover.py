@@ -7,9 +7,15 @@ from typing import Any
 
 import pytest
 
-from services.workflows.tests.conftest import Desk, StartProcess, StartWorker
+from chassis.leases import Lease, LeaseLost
+from chassis.vault import Vault
+from services.workflows.tests.conftest import SECRET_KEYS, Application, Desk, StartProcess, StartWorker
 from services.workflows.tests.neighbours import Reply
 from tests.support.fixtures import eventually
+from workflows.catalogue import Catalogue
+from workflows.engine.run import State
+from workflows.execution import store
+from workflows.execution.journal import Journal, Page
 
 STOP = {"id": "end", "type": "stop"}
 QUICK_LEASE = {"lease_seconds": 3.0}
@@ -103,3 +109,27 @@ async def test_a_run_that_kills_its_workers_is_shown_instead_of_tried_for_ever(
     assert not desk.neighbours.received("/hooks/a")
     await desk.steer(run_id, "retry")
     await desk.until(run_id, "completed")
+
+
+async def test_a_write_under_an_older_lease_is_refused(desk: Desk, session_application: Application) -> None:
+    """The fence by itself: the old holder believes in its lease, but another worker has claimed the run meanwhile."""
+    run_id = await started(desk, STOP)
+    own = session_application.state["resources"].database
+    async with own.acquire() as connection:
+        [old] = await store.claim_runs(connection, 10, "old", 30)
+        await connection.execute("UPDATE runs SET due_at = now()")
+        [new] = await store.claim_runs(connection, 10, "new", 30)
+        plan = await Catalogue().plan(connection, old.workspace_id, old.workflow_id, old.version)
+        assert not await store.renew_lease(connection, old, "old", 30)
+        assert await store.renew_lease(connection, new, "new", 30)
+        assert await store.leave_claimed(connection, old, "old", store.Departure(State.COMPLETED, "end")) is None
+    journal = Journal(own, old, plan, Lease("old", 30), Vault(SECRET_KEYS))
+
+    async def finish(page: Page) -> None:
+        page.leave(store.Departure(State.COMPLETED, "end"))
+
+    with pytest.raises(LeaseLost):
+        await journal.write("end", finish)
+    row = await desk.database.fetchrow("SELECT state, lease_token, lost_leases FROM runs WHERE id = $1", run_id)
+    assert row is not None
+    assert tuple(row) == ("running", "new", 1)
