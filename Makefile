@@ -66,18 +66,24 @@ test-long: tools ## The tests that wait for minutes
 test-unit: tools ## The tests that need no server
 	@$(PYTEST) -m "unit and not long"
 
-lint: tools ## ruff, mypy, import rules, event schemas, nginx -t
+lint: tools ## ruff, mypy, import rules, event schemas, API documents, nginx -t
 	@$(IN_ENVIRONMENT) ruff check .
 	@$(IN_ENVIRONMENT) ruff format --check .
 	@$(IN_ENVIRONMENT) mypy $(CODE) --exclude '^(libs|services)/[^/]+/tests/'
 	@for folder in $(OWN_TESTS); do $(IN_ENVIRONMENT) mypy $$folder || exit 1; done
 	@$(STATE)/venv/bin/lint-imports --cache-dir $(STATE)/import-linter
 	@$(IN_ENVIRONMENT) contracts.check
+	@$(IN_ENVIRONMENT) contracts.asyncapi --check docs/asyncapi.json
+	@$(IN_ENVIRONMENT) gateway.openapi --check
 	@$(LOCAL) lint-gateway
 
 fmt: tools ## Put the code in its form
 	@$(IN_ENVIRONMENT) ruff check --fix .
 	@$(IN_ENVIRONMENT) ruff format .
+
+docs: tools ## Write the documents that are made from the code: OpenAPI and AsyncAPI
+	@$(IN_ENVIRONMENT) gateway.openapi
+	@$(IN_ENVIRONMENT) contracts.asyncapi docs/asyncapi.json
 
 lock: python ## Pin all Python packages anew, from requirements*.in
 	@$(LOCAL) lock
@@ -95,4 +101,4 @@ python:
 tools: python
 	@$(LOCAL) test-setup
 
-.PHONY: run stop status logs scale figures rotate-keys clean test test-long test-unit lint fmt lock help python tools
+.PHONY: run stop status logs scale figures rotate-keys clean test test-long test-unit lint fmt docs lock help python tools

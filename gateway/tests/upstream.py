@@ -11,14 +11,14 @@ import os
 import signal
 import sys
 from pathlib import Path
-from typing import Any, cast
 
 import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from chassis.whole_answers import WholeAnswers
 
 PORT, NAME, JOURNAL = int(sys.argv[1]), sys.argv[2], Path(sys.argv[3])
 
@@ -55,40 +55,6 @@ async def answer(request: Request) -> Response:
     if "problem" in query:
         return JSONResponse({"title": "own"}, status, headers, media_type="application/problem+json")
     return JSONResponse(received | {"filler": "x" * int(query.get("size", 0))}, status, headers)
-
-
-class Corked:
-    """A transport that sends what is written in one go at the end of the loop's turn.
-
-    uvicorn writes an answer's head and its body one after the other. A replica killed in between has begun its answer,
-    and nginx can't ask another one any more.
-    """
-
-    def __init__(self, transport: asyncio.Transport) -> None:
-        self._transport = transport
-        self._pieces: list[bytes] = []
-
-    def write(self, piece: bytes) -> None:
-        if not self._pieces:
-            asyncio.get_running_loop().call_soon(self._send)
-        self._pieces.append(piece)
-
-    def close(self) -> None:
-        self._send()
-        self._transport.close()
-
-    def _send(self) -> None:
-        if self._pieces and not self._transport.is_closing():
-            self._transport.write(b"".join(self._pieces))
-        self._pieces.clear()
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._transport, name)
-
-
-class WholeAnswers(HttpToolsProtocol):
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(cast("asyncio.Transport", Corked(transport)))
 
 
 METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE"]

@@ -12,6 +12,7 @@ from starlette.types import ASGIApp
 
 from chassis.logs import configure_logs, get_logger
 from chassis.settings import ServiceSettings
+from chassis.whole_answers import WholeAnswers
 
 log = get_logger()
 
@@ -41,7 +42,7 @@ def serve(create: Callable[[], ASGIApp], settings: ServiceSettings) -> None:
         host=settings.host,
         port=settings.port,
         loop="uvloop",
-        http="httptools",
+        http=WholeAnswers,
         ws="none",
         lifespan="on",
         log_config=None,
