@@ -2,7 +2,8 @@
 
 A limit of `count` in any `seconds` is kept by a bucket of a fifth of `count` that refills at four fifths of the rate: in no
 window of that length can more than `count` be granted. Time is the Redis server's. A bucket that is not there starts empty, so
-that a flushed Redis cannot grant a second burst.
+that a flushed Redis cannot grant a second burst; one of an hour or more starts with a five hundredth of its count, lest the first
+call of a new connection wait for it.
 """
 
 import time
@@ -12,6 +13,8 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 _BURST_SHARE = 0.2
+_START_SHARE = 0.002
+_LONG_SECONDS = 3600
 _KEEP_SECONDS = 172_800
 
 _TAKE = """
@@ -20,14 +23,14 @@ local now = tonumber(time[1]) + tonumber(time[2]) / 1e6
 local wait = 0
 local left = {}
 for i, key in ipairs(KEYS) do
-  local size, rate = tonumber(ARGV[i * 2]), tonumber(ARGV[i * 2 + 1])
+  local size, rate, start = tonumber(ARGV[i * 3 - 1]), tonumber(ARGV[i * 3]), tonumber(ARGV[i * 3 + 1])
   local wanted = math.min(tonumber(ARGV[1]), size)
   local held = redis.call('HMGET', key, 'tokens', 'at')
-  local tokens = 0
+  local tokens = start
   if held[1] then
     tokens = math.min(size, tonumber(held[1]) + math.max(0, now - tonumber(held[2])) * rate)
   else
-    redis.call('HSET', key, 'tokens', '0', 'at', string.format('%.6f', now))
+    redis.call('HSET', key, 'tokens', tostring(start), 'at', string.format('%.6f', now))
     redis.call('EXPIRE', key, ARGV[#ARGV])
   end
   left[i] = tokens - wanted
@@ -55,7 +58,7 @@ class RateBudget:
 
     async def take(self, count: float = 1) -> float:
         """0 if `count` was granted by every limit and taken; else the seconds after which to ask again."""
-        arguments = [part for bucket in self._buckets for part in (bucket.size, bucket.rate)]
+        arguments = [part for bucket in self._buckets for part in (bucket.size, bucket.rate, bucket.start)]
         try:
             answer = await self._script(keys=self._keys, args=[count, *arguments, _KEEP_SECONDS])
         except (RedisError, OSError, TimeoutError):
@@ -75,13 +78,14 @@ class _Bucket:
 
     def __init__(self, count: float, seconds: float) -> None:
         self.size = max(1.0, count * _BURST_SHARE)
+        self.start = min(self.size, count * _START_SHARE) if seconds >= _LONG_SECONDS else 0.0
         self.rate = max(count - self.size, count * _BURST_SHARE) / seconds
 
 
 class _LocalBucket:
     def __init__(self, bucket: _Bucket) -> None:
         self.size, self._rate = bucket.size, bucket.rate
-        self.tokens, self._at = 0.0, time.monotonic()
+        self.tokens, self._at = bucket.start, time.monotonic()
 
     def wait(self, count: float) -> float:
         now = time.monotonic()

@@ -94,6 +94,12 @@ async def test_without_redis_a_process_grants_itself_a_tenth(lost_redis: Redis) 
     assert 1 <= granted <= 25
 
 
+async def test_a_daily_limit_lets_a_new_connection_begin_at_once(redis: Redis) -> None:
+    budget = RateBudget(redis, "conn_1", [(250_000, 86_400)])
+    assert await budget.take() == 0
+    assert await budget.take(1000) > 0
+
+
 async def test_of_two_limits_the_tighter_one_holds(redis: Redis) -> None:
     budget = RateBudget(redis, "conn_1", [(1000, 1), (10, 100)])
     await budget.take()
