@@ -70,7 +70,7 @@ def api(system: CommandLine) -> Iterator[Api]:
 class Load:
     """Clients that read and write leads until told to stop; `answers` counts statuses and failures."""
 
-    def __init__(self, system: CommandLine, clients: int = 4) -> None:
+    def __init__(self, system: CommandLine, clients: int = 2) -> None:
         self.answers: Counter[str] = Counter()
         self._ended = threading.Event()
         self._apis = [system.sign_in() for _ in range(clients)]
@@ -89,7 +89,7 @@ class Load:
             api.close()
 
     def _ask(self, number: int, api: Api) -> None:
-        while not self._ended.wait(0.02):
+        while not self._ended.wait(0.04):
             for method, path, body in (
                 ("GET", "/api/leads/lead-1", None),
                 ("POST", "/api/leads", {"email": f"load-{number}-{time.time_ns()}@example.com"}),
