@@ -1,5 +1,6 @@
 """Tells the user what is being done and for how long: nothing takes more than two seconds in silence."""
 
+import shutil
 import sys
 import threading
 import time
@@ -8,6 +9,7 @@ from contextlib import contextmanager
 
 TICK_SECONDS = 1.0
 PLAIN_TICK_SECONDS = 2.0  # where lines can't be overwritten
+ROOM_FOR_SECONDS = 12
 CLEAR_LINE = "\r\033[K"
 
 
@@ -37,13 +39,15 @@ def step(what: str) -> Iterator[None]:
 
 def _tick(what: str, started: float, ended: threading.Event) -> None:
     overwrite = sys.stdout.isatty()
+    # A line longer than the terminal is wide could not be overwritten.
+    shown = what[: shutil.get_terminal_size().columns - ROOM_FOR_SECONDS] if overwrite else what
     if overwrite:
-        print(f"  {what} …", end="", flush=True)
+        print(f"  {shown} …", end="", flush=True)
     announced = overwrite
     while not ended.wait(TICK_SECONDS if overwrite else PLAIN_TICK_SECONDS):
         seconds = time.monotonic() - started
         if overwrite:
-            print(f"{CLEAR_LINE}  {what} … {seconds:.0f} s", end="", flush=True)
+            print(f"{CLEAR_LINE}  {shown} … {seconds:.0f} s", end="", flush=True)
         else:
             say(f"    … {seconds:.0f} s" if announced else f"  {what} … {seconds:.0f} s")
             announced = True
