@@ -1,5 +1,6 @@
 """A replica that dies in the middle of a write: the client repeats it on another one, and it has happened once."""
 
+import asyncio
 from typing import Any
 
 import asyncpg
@@ -119,6 +120,27 @@ async def test_a_write_whose_connection_is_lost_under_it_is_tried_once_more(
     assert (await replica.client.get(path)).content == changed.content
     assert await database.fetchval("SELECT count(*) FROM leads") == 2
     assert await database.fetchval("SELECT count(*) FROM outbox") == 3
+
+
+async def test_a_change_whose_request_runs_out_of_time_is_carried_out_whole(
+    start_replica: Any, database: Any, worker: Any
+) -> None:
+    impatient = (await start_replica(request_deadline_seconds=1)).client
+    created = await impatient.post("/api/leads", json={"email": "ada@example.com"})
+    path, key = created.headers["location"], {"Idempotency-Key": "k1"}
+    async with database.transaction():
+        await database.execute("SELECT 1 FROM leads FOR UPDATE")
+        changing = asyncio.create_task(impatient.patch(path, json={"score": 4}, headers=key))
+        await asyncio.sleep(1.5)
+    assert (await changing).status_code == 503
+    again = await impatient.patch(path, json={"score": 4}, headers=key)
+    assert (again.status_code, again.headers["idempotency-replayed"]) == (200, "true")
+    assert (await impatient.get(path)).content == again.content
+
+    async def published() -> bool:
+        return bool(await database.fetchval("SELECT count(*) = 0 FROM outbox WHERE published_at IS NULL"))
+
+    await eventually(published, seconds=5)
 
 
 async def test_a_database_that_stays_away_is_503_and_worth_another_try(

@@ -177,6 +177,22 @@ async def test_mixed_keys_and_emails_at_once_give_one_lead_each_and_no_error(sta
         assert await database.fetchval(f"SELECT count(*) FROM {table}") == 12
 
 
+async def test_a_repetition_among_new_leads_spoils_nothing_for_them(api: httpx2.AsyncClient, database: Any) -> None:
+    first = await api.post("/api/leads?on_duplicate=allow", json=ADA, headers=KEY)
+
+    async def create(number: int) -> httpx2.Response:
+        if number == 5:
+            return await api.post("/api/leads?on_duplicate=allow", json=ADA, headers=KEY)
+        return await api.post("/api/leads", json={"email": f"a{number}@example.com"})
+
+    answers = await asyncio.gather(*(create(number) for number in range(10)))
+    assert {answer.status_code for answer in answers} == {201}
+    assert answers[5].content == first.content
+    assert answers[5].headers["idempotency-replayed"] == "true"
+    for table in ("leads", "outbox", "idempotency_keys"):
+        assert await database.fetchval(f"SELECT count(*) FROM {table}") == 10
+
+
 @pytest.mark.parametrize(("headers", "status"), [(KEY, 409), ({"X-Gateway-Request": "gwr_1"}, 503)])
 async def test_a_key_whose_first_request_is_still_running_is_told_to_come_back(
     replica: Any, database: Any, monkeypatch: pytest.MonkeyPatch, headers: dict[str, str], status: int
