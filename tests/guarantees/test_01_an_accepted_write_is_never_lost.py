@@ -11,11 +11,12 @@ from tests.support.fixtures import eventually
 from tests.support.system import Client, RunningSystem
 
 EVERYWHERE = [
-    "leads.before_commit",
     "leads.after_commit",
-    "leads.before_response",
-    "outbox.before_publish",
     "outbox.after_publish",
+    *(
+        pytest.param(name, marks=pytest.mark.long)
+        for name in ("leads.before_commit", "leads.before_response", "outbox.before_publish")
+    ),
 ]
 
 
@@ -45,7 +46,9 @@ async def test_a_replica_killed_in_the_middle_of_a_post_costs_the_client_nothing
 
 
 @pytest.mark.parametrize("method", ["PUT", "PATCH", "DELETE", "restore"])
-@pytest.mark.parametrize("failpoint", ["leads.before_commit", "leads.after_commit"])
+@pytest.mark.parametrize(
+    "failpoint", ["leads.after_commit", pytest.param("leads.before_commit", marks=pytest.mark.long)]
+)
 async def test_a_replica_killed_in_the_middle_of_a_change_has_one_effect(
     system: RunningSystem, client: Client, method: str, failpoint: str
 ) -> None:

@@ -16,8 +16,15 @@ from tests.support.fixtures import eventually
 from tests.support.system import Client, RunningSystem
 
 
-@pytest.mark.parametrize("worker", ["leads-worker-1", "workflows-worker-1", "crm-sync-worker-1"])
-@pytest.mark.parametrize("failpoint", ["database.before_commit", "consumer.after_commit"])
+@pytest.mark.parametrize(
+    "worker",
+    [
+        "leads-worker-1",
+        pytest.param("workflows-worker-1", marks=pytest.mark.long),
+        pytest.param("crm-sync-worker-1", marks=pytest.mark.long),
+    ],
+)
+@pytest.mark.parametrize("failpoint", ["consumer.before_commit", "consumer.after_commit"])
 async def test_a_consumer_killed_around_its_commit_has_each_effect_once(
     system: RunningSystem, client: Client, worker: str, failpoint: str
 ) -> None:

@@ -3,6 +3,8 @@
 import asyncio
 import signal
 
+import pytest
+
 from chassis.ids import new_id
 from deploy.local.programs import kind_of
 from tests.guarantees.conftest import Account
@@ -10,6 +12,8 @@ from tests.support.fixtures import eventually
 from tests.support.system import Client, RunningSystem
 
 
+@pytest.mark.long  # the broker gives a frozen consumer's deliveries to another after two heartbeats
+@pytest.mark.timeout(180)
 async def test_a_worker_paused_past_its_lease_during_the_crms_call(
     system: RunningSystem, client: Client, account: Account
 ) -> None:

@@ -47,6 +47,10 @@ class RunningSystem:
         settings = Settings(state=folder, port=free_ports(1)[0], admin_password=secrets.token_urlsafe(16))
         for each in (settings.logs, settings.run):
             each.mkdir(parents=True, exist_ok=True, mode=0o700)
+        # Compiled files are shared with whoever runs the tests: compiling them takes longer than starting the system.
+        shared = Path(sys.pycache_prefix or REPOSITORY / ".state" / "bytecode")
+        shared.mkdir(parents=True, exist_ok=True, mode=0o700)
+        settings.bytecode.symlink_to(shared)
         self.system = dataclasses.replace(System.of(settings), environment=Environment(Path(sys.prefix)))
         self.settings = settings
         self.programs: dict[str, Program] = {}

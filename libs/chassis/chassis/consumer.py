@@ -231,6 +231,7 @@ class Consumer:
             if fresh:
                 with use(fresh[0].event.context() if len(fresh) == 1 else current()):
                     await self._apply(tx, fresh)
+                failpoint("consumer.before_commit")
         failpoint("consumer.after_commit")
         return fresh
 
