@@ -46,14 +46,6 @@ def _check_inside(value: Any, depth: int) -> None:
         raise ValueError("has a number beyond 2^53, which would lose digits: send it as text")
 
 
-def _bounded_custom(value: dict[str, Any] | None) -> dict[str, Any] | None:
-    return value if value is None else _bounded(value, MAX_CUSTOM_BYTES)
-
-
-def _bounded_consent(value: dict[str, Any] | None) -> dict[str, Any] | None:
-    return value if value is None else _bounded(value, MAX_CONSENT_BYTES)
-
-
 def _none_if_empty(value: str | None) -> str | None:
     return value or None
 
@@ -90,12 +82,12 @@ class LeadInput(BaseModel):
     score: Annotated[int, Field(ge=0, le=100)] | None = Field(None, description="0 if not given.", examples=[70])
     owner_id: _Line = Field(None, description="An active user of the workspace.", examples=[None])
     tags: Annotated[list[_Tag], Field(max_length=MAX_TAGS)] | None = Field(None, examples=[["vip"]])
-    custom: Annotated[dict[str, Any] | None, AfterValidator(_bounded_custom)] = Field(
+    custom: dict[str, Any] | None = Field(
         None,
         description=f"Your own fields: at most {MAX_CUSTOM_BYTES} bytes as JSON, {MAX_DEPTH} deep.",
         examples=[{"plan": "pro"}],
     )
-    consent: Annotated[dict[str, Any] | None, AfterValidator(_bounded_consent)] = Field(
+    consent: dict[str, Any] | None = Field(
         None, description="What the person agreed to, by purpose or channel.", examples=[{"email": True}]
     )
 

@@ -1,4 +1,4 @@
-"""The other routes: changing a lead, its timeline, and the workspace's settings for leads."""
+"""The other routes: deleting and restoring a lead, its timeline, and the workspace's settings for leads."""
 
 from typing import Annotated
 
@@ -10,7 +10,6 @@ from chassis.principal import Principal
 from chassis.security import require
 from leads.answering import shown_response
 from leads.documents import (
-    INPUT_EXAMPLE,
     LEAD_EXAMPLE,
     NOT_MODIFIED,
     TIMELINE_EXAMPLE,
@@ -20,7 +19,6 @@ from leads.documents import (
     json_body,
     problems,
 )
-from leads.fields import LeadChange
 from leads.listing import MAX_LIMIT
 from leads.reading import LeadReader
 from leads.service import LeadService
@@ -84,35 +82,6 @@ async def read_settings(principal: Reading, workspace: Workspace, if_none_match:
 async def replace_settings(write: Administering, workspace: Workspace, if_match: IfMatch = None) -> Response:
     """For what is read from now on; numbers that are stored stay as they are."""
     return (await workspace.replace(write, if_match)).response()
-
-
-@router.put(
-    "/{lead_id}",
-    operation_id="replace_lead",
-    summary="Replace a lead",
-    response_model=LeadDocument,
-    responses={**answer(200, "As it is now.", LEAD_EXAMPLE), **problems(400, 404, 409, 412, 413, 415)},
-    openapi_extra=json_body(LeadChange, INPUT_EXAMPLE),
-)
-async def replace_lead(lead_id: LeadId, write: Writing, service: Service, if_match: IfMatch = None) -> Response:
-    """Fields that are left out become empty. Without `If-Match` the last write wins."""
-    return (await service.replace(write, lead_id, if_match)).response()
-
-
-@router.patch(
-    "/{lead_id}",
-    operation_id="change_lead",
-    summary="Change some fields of a lead",
-    response_model=LeadDocument,
-    responses={**answer(200, "As it is now.", LEAD_EXAMPLE), **problems(400, 404, 409, 412, 413, 415)},
-    openapi_extra=json_body(
-        LeadChange, {"stage": "qualified", "custom": {"plan": "enterprise"}}, "application/merge-patch+json"
-    ),
-)
-async def change_lead(lead_id: LeadId, write: Writing, service: Service, if_match: IfMatch = None) -> Response:
-    """A JSON merge patch (RFC 7396): null empties a field, `custom` and `consent` merge, `tags` are replaced. A patch that changes
-    nothing leaves the lead at its version."""
-    return (await service.patch(write, lead_id, if_match)).response()
 
 
 @router.delete(

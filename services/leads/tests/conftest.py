@@ -51,10 +51,36 @@ async def internal_url(identity: TestIdentity) -> AsyncIterator[str]:
         server.close()
 
 
+TABLES = [
+    "timeline",
+    "external_ids",
+    "leads",
+    "users",
+    "workspace_settings",
+    "outbox",
+    "inbox",
+    "inbox_suspects",
+    "idempotency_keys",
+    "seeds",
+]
+
+
 @pytest.fixture
-async def settings(service_settings: Callable[..., Awaitable[Any]], internal_url: str) -> Settings:
-    """Settings on a fresh database, an emptied broker and an emptied cache."""
-    made: Settings = await service_settings(Settings, internal_url=internal_url, revocation_poll_seconds=0.2)
+async def settings(
+    service_settings: Callable[..., Awaitable[Any]],
+    shared_database: Callable[[str], Awaitable[str]],
+    internal_url: str,
+) -> Settings:
+    """Settings on the session's database, broker and cache, all of them emptied."""
+    database_url = await shared_database("leads")
+    connection = await asyncpg.connect(database_url)
+    try:
+        await connection.execute(";".join(f"DELETE FROM {table}" for table in TABLES))
+    finally:
+        await connection.close()
+    made: Settings = await service_settings(
+        Settings, database_url=database_url, internal_url=internal_url, revocation_poll_seconds=0.2
+    )
     return made
 
 
@@ -179,6 +205,7 @@ async def start_process(settings: Settings, identity: TestIdentity) -> AsyncIter
     async def start(module: str = "leads", *, failpoint: str | None = None, **variables: str) -> Process:
         port = free_port()
         environment = {**os.environ, **as_environment(settings), "LEADS_PORT": str(port), **variables}
+        environment.pop("PYTHONDONTWRITEBYTECODE", None)  # the next start finds its modules compiled
         if failpoint:
             environment["FAILPOINT"] = failpoint
         process = await asyncio.create_subprocess_exec(

@@ -125,7 +125,9 @@ async def test_a_write_whose_connection_is_lost_under_it_is_tried_once_more(
 async def test_a_change_whose_request_runs_out_of_time_is_carried_out_whole(
     start_replica: Any, database: Any, worker: Any
 ) -> None:
-    impatient = (await start_replica(request_deadline_seconds=1)).client
+    replica = await start_replica(request_deadline_seconds=1)
+    impatient = replica.client
+    await asyncio.wait_for(replica.state["resources"].bus.publishing.up.wait(), 20)
     created = await impatient.post("/api/leads", json={"email": "ada@example.com"})
     path, key = created.headers["location"], {"Idempotency-Key": "k1"}
     async with database.transaction():
