@@ -85,7 +85,8 @@ class Database:
         except TimeoutError as error:
             POOL_WAITS.inc()
             raise Unavailable("The service has more to do than it can; try again.") from error
-        except (OSError, asyncpg.PostgresConnectionError, asyncpg.CannotConnectNowError) as error:
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
+            # Whatever keeps a connection from being opened is the database's trouble, not the work's.
             raise Unavailable("The database cannot be reached; try again.") from error
         try:
             yield connection

@@ -13,6 +13,7 @@ _TROUBLE: tuple[type[BaseException], ...] = (
     asyncpg.OperatorInterventionError,  # class 57: shutdown, crash, cannot connect now, statement cancelled
     asyncpg.TransactionRollbackError,  # class 40: deadlock, serialization
     asyncpg.LockNotAvailableError,
+    asyncpg.ObjectNotInPrerequisiteStateError,  # the database takes no connections now
     asyncpg.IdleInTransactionSessionTimeoutError,
     asyncpg.InternalClientError,
     asyncpg.ReadOnlySQLTransactionError,  # a demoted primary
