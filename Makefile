@@ -10,6 +10,7 @@ STATE_DIR ?= .state
 ADMIN_EMAIL ?= admin@example.com
 ADMIN_PASSWORD ?=
 PYTHON ?= python3
+TEST_PROCESSES ?= 3
 export PORT STATE_DIR ADMIN_EMAIL ADMIN_PASSWORD
 
 # Nothing is written beside the sources.
@@ -58,7 +59,7 @@ clean: python ## Stop everything and remove STATE_DIR with all data
 
 ##@ The code
 test: tools ## All tests that take no minutes, against real servers of their own
-	@$(PYTEST) -m "not long"
+	@$(PYTEST) -n $(TEST_PROCESSES) --dist loadgroup --no-loadscope-reorder -m "not long"
 
 test-long: tools ## The tests that wait for minutes
 	@$(PYTEST) -m long --timeout 900

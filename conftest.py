@@ -1,4 +1,4 @@
-"""Makes the fixtures of tests/support known to every test of the repository, and marks what needs no server."""
+"""Makes the fixtures of tests/support known to every test, marks what needs no server, and says which tests belong together."""
 
 from pathlib import Path
 
@@ -13,9 +13,13 @@ START_PROCESSES = ("deploy", "gateway", "simulators", "tests")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """`unit` is whatever needs neither a server's fixture nor programs of its own; it is marked here, so nobody can forget."""
+    """`unit` is whatever needs neither a server's fixture nor programs of its own; it is marked here, so nobody can forget.
+
+    Tests of one file run in one of pytest-xdist's processes, and all that share the running system do.
+    """
     for item in items:
         folder = item.path.relative_to(REPOSITORY).parts[0]
         fixtures = set(getattr(item, "fixturenames", ()))
         if folder not in START_PROCESSES and not fixtures & STARTS_SERVERS:
             item.add_marker("unit")
+        item.add_marker(pytest.mark.xdist_group("system" if folder == "tests" else str(item.path)))
