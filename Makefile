@@ -13,7 +13,8 @@ PYTHON ?= python3
 TEST_PROCESSES ?= 3
 export PORT STATE_DIR ADMIN_EMAIL ADMIN_PASSWORD
 
-# Nothing is written beside the sources.
+# Nothing is written beside the sources; compiled files are kept, in STATE_DIR: to compile them anew costs every start seconds.
+unexport PYTHONDONTWRITEBYTECODE
 STATE := $(abspath $(STATE_DIR))
 export PYTHONPYCACHEPREFIX = $(STATE)/bytecode
 export RUFF_CACHE_DIR = $(STATE)/ruff
