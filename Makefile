@@ -97,7 +97,7 @@ help: ## This list
 	@printf '\nSettings: PORT=%s STATE_DIR=%s ADMIN_EMAIL=%s ADMIN_PASSWORD\n' '$(PORT)' '$(STATE_DIR)' '$(ADMIN_EMAIL)'
 
 python:
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+	@$(PYTHON) -B -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
 		|| { echo "make: needs Python 3.11 or newer: as root, apt-get install python3 (or name one: PYTHON=python3.12)" >&2; exit 1; }
 
 tools: python
