@@ -79,6 +79,8 @@ async def open_resources(
         )
         redis = make_redis(settings.cache_url.get_secret_value())
         stack.push_async_callback(redis.aclose)
+        cache = VersionedCache(redis)
+        stack.push_async_callback(cache.close)
         internal = await stack.enter_async_context(make_internal_client(settings))
         outbound = OutboundClient(settings.outbound_allowed_hosts)
         stack.push_async_callback(outbound.close)
@@ -96,7 +98,7 @@ async def open_resources(
             database=database,
             bus=bus,
             redis=redis,
-            cache=VersionedCache(redis),
+            cache=cache,
             tokens=tokens,
             services=ServiceClient(settings, internal),
             outbound=outbound,

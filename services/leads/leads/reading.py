@@ -39,7 +39,7 @@ class LeadReader:
             lead = await self._database.read(lambda connection: repository.read_lead(connection, workspace_id, lead_id))
             if lead is None:
                 raise LeadNotFound
-            shown = await self._cache.put(lead)
+            shown = await self._cache.fill(lead)
         if shown is DELETED:
             raise LeadNotFound
         return shown

@@ -40,7 +40,24 @@ class LeadCache:
 
     async def put(self, lead: Lead) -> Shown:
         """Hold this state of the lead, unless a later one is held; returns how it is shown."""
-        shown = DELETED if lead.deleted_at else Shown(lead.etag, lead.body)
-        value = shown.etag.encode("ascii") + b"\n" + shown.body if shown.body else b""
-        await self._cache.put(f"lead:{lead.workspace_id}:{lead.id}", lead.revision, value)
+        shown = _shown(lead)
+        await self._cache.put(_key(lead), lead.revision, _value(shown))
         return shown
+
+    async def fill(self, lead: Lead) -> Shown:
+        """As `put`, for a reader: nobody was told yet that this state holds, so it need not be made up for."""
+        shown = _shown(lead)
+        await self._cache.fill(_key(lead), lead.revision, _value(shown))
+        return shown
+
+
+def _key(lead: Lead) -> str:
+    return f"lead:{lead.workspace_id}:{lead.id}"
+
+
+def _shown(lead: Lead) -> Shown:
+    return DELETED if lead.deleted_at else Shown(lead.etag, lead.body)
+
+
+def _value(shown: Shown) -> bytes:
+    return shown.etag.encode("ascii") + b"\n" + shown.body if shown.body else b""
