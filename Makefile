@@ -10,7 +10,7 @@ STATE_DIR ?= .state
 ADMIN_EMAIL ?= admin@example.com
 ADMIN_PASSWORD ?=
 PYTHON ?= python3
-TEST_PROCESSES ?= 3
+TEST_PROCESSES ?= 2
 export PORT STATE_DIR ADMIN_EMAIL ADMIN_PASSWORD
 
 # Nothing is written beside the sources; compiled files are kept, in STATE_DIR: to compile them anew costs every start seconds.
