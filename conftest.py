@@ -14,6 +14,7 @@ START_PROCESSES = ("deploy", "gateway", "simulators", "tests")
 """Folders whose tests start programs of their own."""
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """`unit` is whatever needs neither a server's fixture nor programs of its own; it is marked here, so nobody can forget.
 
