@@ -160,12 +160,12 @@ async def hold_key(scope: tuple[str, str, str]) -> AsyncIterator[bool]:
 async def _run_with_retry(write: WriteRequest, database: Database, effect: Effect) -> Answer:
     try:
         return await _run(write, database, effect)
-    except (CommitUnknown, asyncpg.PostgresError, asyncpg.InterfaceError, ConnectionError) as error:
-        if not isinstance(error, CommitUnknown) and not is_connection_lost(error):
+    except Exception as error:
+        if not (isinstance(error, CommitUnknown) or is_connection_lost(error)):
             raise
     try:
         return await _run(write, database, effect)
-    except (CommitUnknown, asyncpg.PostgresError, asyncpg.InterfaceError, ConnectionError) as error:
+    except Exception as error:
         if isinstance(error, CommitUnknown) or is_connection_lost(error):
             raise Unavailable("The database was lost while writing; repeat the request with the same key.") from error
         raise
