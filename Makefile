@@ -10,7 +10,6 @@ STATE_DIR ?= .state
 ADMIN_EMAIL ?= admin@example.com
 ADMIN_PASSWORD ?=
 PYTHON ?= python3
-TEST_PROCESSES ?= 2
 export PORT STATE_DIR ADMIN_EMAIL ADMIN_PASSWORD
 
 # Nothing is written beside the sources; compiled files are kept, in STATE_DIR: to compile them anew costs every start seconds.
@@ -60,7 +59,7 @@ clean: python ## Stop everything and remove STATE_DIR with all data
 
 ##@ The code
 test: tools ## All tests that take no minutes, against real servers of their own
-	@$(PYTEST) -n $(TEST_PROCESSES) --dist loadgroup --no-loadscope-reorder -m "not long"
+	@$(PYTEST) $(if $(TEST_PROCESSES),-n $(TEST_PROCESSES) --dist loadfile) -m "not long"
 
 test-long: tools ## The tests that wait for minutes
 	@$(PYTEST) -m long --timeout 900
