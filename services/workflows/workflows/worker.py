@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from chassis.consumer import Consumer, Delivery
+from chassis.listening import Listener
 from chassis.pruning import Prune
 from chassis.resources import Resources
 from chassis.vault import Vault
@@ -13,7 +14,6 @@ from workflows.consuming import EventsConsumer, copy_users
 from workflows.execution import store
 from workflows.execution.calling import Outside
 from workflows.execution.executor import Executor, Limits
-from workflows.listening import Bell
 from workflows.settings import WorkflowsSettings
 
 RUNS_KEPT = (
@@ -53,12 +53,13 @@ def build_loops(settings: WorkflowsSettings, resources: Resources) -> Sequence[L
 
     resources.health.add("runs", runs_ahead)
     events = EventsConsumer(catalogue)
+    dsn = settings.database_url.get_secret_value()
     return (
         executor,
         Consumer(resources.bus, database, queue="workflows.events", apply=events.apply, after_commit=wake_executor),
         Consumer(resources.bus, database, queue="workflows.users", apply=copy_users),
         Periodic("timers", settings.timer_sweep_seconds, release_timers),
-        Bell(settings.database_url.get_secret_value(), executor.wake),
+        Listener(dsn, "workflow_runs", lambda _payload: executor.wake(), opened=executor.wake),
         Prune(database, "runs", RUNS_KEPT),
     )
 

@@ -1,4 +1,4 @@
-"""The bell between processes: a run started over HTTP is taken by a worker at once, not at its next poll."""
+"""Wake-ups from other processes: PostgreSQL's NOTIFY, heard on a connection of its own."""
 
 import asyncio
 from collections.abc import Callable
@@ -12,18 +12,23 @@ from chassis.trouble import is_database_trouble
 
 log = get_logger()
 
-CHANNEL = "workflow_runs"
 RECONNECT_SECONDS = 1.0
 
 
-class Bell:
-    """Listens on one connection of its own (PostgreSQL LISTEN). A bell missed while it reconnects costs one poll's time."""
+class Listener:
+    """A worker's duty: calls `heard` with each payload of a channel, and `opened` whenever it has begun to listen.
 
-    name = "bell"
+    What is notified while it reconnects is lost: whoever listens must look by itself now and then.
+    """
 
-    def __init__(self, dsn: str, ring: Callable[[], None]) -> None:
+    def __init__(
+        self, dsn: str, channel: str, heard: Callable[[str], None], *, opened: Callable[[], None] | None = None
+    ) -> None:
+        self.name = f"listen-{channel}"
         self._dsn = dsn
-        self._ring = ring
+        self._channel = channel
+        self._heard = heard
+        self._opened = opened
 
     async def run(self, stopping: asyncio.Event) -> None:
         stop = asyncio.create_task(stopping.wait())
@@ -34,20 +39,20 @@ class Bell:
                 except Exception as error:
                     if not is_database_trouble(error):
                         raise
-                    log.warning("lose-bell", error=str(error) or type(error).__name__)
+                    log.warning("lose-notifications", channel=self._channel, error=str(error) or type(error).__name__)
                     await asyncio.wait({stop}, timeout=RECONNECT_SECONDS)
         finally:
             stop.cancel()
 
     async def _listen(self, stop: "asyncio.Task[Any]") -> None:
         lost = asyncio.Event()
-        connection = await asyncpg.connect(
-            self._dsn, timeout=3, server_settings={"application_name": "workflows bell", "tcp_keepalives_idle": "10"}
-        )
+        settings = {"application_name": self.name, "tcp_keepalives_idle": "10"}
+        connection = await asyncpg.connect(self._dsn, timeout=3, server_settings=settings)
         try:
             connection.add_termination_listener(lambda _connection: lost.set())
-            await connection.add_listener(CHANNEL, self._rung)
-            self._ring()
+            await connection.add_listener(self._channel, self._notified)
+            if self._opened is not None:
+                self._opened()
             ended = asyncio.create_task(lost.wait())
             await asyncio.wait({stop, ended}, return_when=asyncio.FIRST_COMPLETED)
             ended.cancel()
@@ -57,5 +62,5 @@ class Bell:
             with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError):
                 await connection.close(timeout=2)
 
-    def _rung(self, *_notification: Any) -> None:
-        self._ring()
+    def _notified(self, _connection: Any, _pid: int, _channel: str, payload: object) -> None:
+        self._heard(str(payload))
