@@ -5,6 +5,7 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
+from chassis.problem_docs import ProblemDocs
 from workflows.bodies import DefinitionBody
 from workflows.engine.run import State
 from workflows.steps import STEP_TYPES
@@ -242,65 +243,34 @@ class StatusDocument(BaseModel):
     latest_run: RunDocument | None
 
 
-_PROBLEM_SCHEMA: dict[str, Any] = {
-    "title": "Problem",
-    "description": "RFC 9457. `errors` is there for 422; single problems add members of their own.",
-    "type": "object",
-    "required": ["type", "title", "status", "detail", "instance", "request_id"],
-    "properties": {
-        **{name: {"type": "string"} for name in ("type", "title", "detail", "instance", "request_id")},
-        "status": {"type": "integer"},
-        "errors": {
-            "type": "array",
-            "items": {"type": "object", "properties": {"pointer": {"type": "string"}, "detail": {"type": "string"}}},
-        },
+problems = ProblemDocs(
+    "/api/workflows",
+    always=(401, 403, 422, 503),
+    own={
+        403: (
+            "forbidden",
+            "Not allowed",
+            "This needs the scope workflows:write.",
+            {"required_scope": "workflows:write"},
+        ),
+        404: ("workflow-not-found", "No such workflow", "There is no such workflow.", {}),
+        409: (
+            "workflow-name-taken",
+            "Name taken",
+            "A workflow with this name exists.",
+            {"existing_id": "wf_06d3v0c2m5w3f8k1x9q4t7r2ab"},
+        ),
+        412: ("version-stale", "Changed meanwhile", "The workflow is at version 4 now.", {"version": 4}),
+        422: (
+            "definition-invalid",
+            "The definition cannot be saved",
+            "One place in the definition must be put right.",
+            {"errors": [{"pointer": "/steps/1/set", "detail": "lead has no field 'scores'"}]},
+        ),
     },
-}
-_PROBLEMS: dict[int, tuple[str, str, str, dict[str, Any]]] = {
-    400: ("bad-request", "Bad request", "The body is not valid JSON.", {}),
-    401: ("unauthorized", "Not signed in", "The access token has expired.", {}),
-    403: ("forbidden", "Not allowed", "This needs the scope workflows:write.", {"required_scope": "workflows:write"}),
-    404: ("workflow-not-found", "No such workflow", "There is no such workflow.", {}),
-    409: (
-        "workflow-name-taken",
-        "Name taken",
-        "A workflow with this name exists.",
-        {"existing_id": "wf_06d3v0c2m5w3f8k1x9q4t7r2ab"},
-    ),
-    412: ("version-stale", "Changed meanwhile", "The workflow is at version 4 now.", {"version": 4}),
-    413: ("payload-too-large", "Body too large", "The body may have at most 1048576 bytes.", {}),
-    415: ("unsupported-media-type", "Unsupported media type", "The body must be JSON.", {}),
-    422: (
-        "definition-invalid",
-        "The definition cannot be saved",
-        "One place in the definition must be put right.",
-        {"errors": [{"pointer": "/steps/1/set", "detail": "lead has no field 'scores'"}]},
-    ),
-    503: ("unavailable", "Try again", "The database cannot be reached; try again.", {}),
-}
+)
 NOT_MODIFIED: dict[str, Any] = {"description": "`If-None-Match` names what would be answered."}
 _ETAG = {"ETag": {"schema": {"type": "string"}, "description": 'Strong: `"<version>"`, `"<version>.archived"`.'}}
-
-
-def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """FastAPI's `responses` for these error answers, 401, 403, 422 and 503 always among them, each with an example."""
-    return {status: _problem(status) for status in sorted({*statuses, 401, 403, 422, 503})}
-
-
-def _problem(status: int) -> dict[str, Any]:
-    code, title, detail, members = _PROBLEMS[status]
-    example = {
-        "type": f"/problems/{code}",
-        "title": title,
-        "status": status,
-        "detail": detail,
-        "instance": "/api/workflows",
-        "request_id": "req_06d3v0c2m5w3f8k1x9q4t7r2ab",
-        **members,
-    }
-    retry = {"Retry-After": {"schema": {"type": "integer"}, "description": "Seconds."}} if status == 503 else {}
-    content = {"application/problem+json": {"schema": _PROBLEM_SCHEMA, "example": example}}
-    return {"description": title, "headers": retry, "content": content}
 
 
 def answer(status: int, description: str, example: Any, *, tagged: bool = False) -> dict[int | str, dict[str, Any]]:

@@ -4,6 +4,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from chassis.problem_docs import ProblemDocs
+
 USER_EXAMPLE = {
     "id": "user_06d3v0c2m5w3f8k1x9q4t7r2ab",
     "email": "ada@example.com",
@@ -33,71 +35,28 @@ TOKEN_EXAMPLE = {
     "user": USER_EXAMPLE,
 }
 
-_PROBLEM_SCHEMA: dict[str, Any] = {
-    "title": "Problem",
-    "description": "RFC 9457. `errors` is there for 422; single problems add members of their own.",
-    "type": "object",
-    "required": ["type", "title", "status", "detail", "instance", "request_id"],
-    "properties": {
-        "type": {"type": "string"},
-        "title": {"type": "string"},
-        "status": {"type": "integer"},
-        "detail": {"type": "string"},
-        "instance": {"type": "string"},
-        "request_id": {"type": "string"},
-        "errors": {
-            "type": "array",
-            "items": {
-                "type": "object",
-                "properties": {"pointer": {"type": "string"}, "detail": {"type": "string"}},
-            },
-        },
+problems = ProblemDocs(
+    "/api/auth/…",
+    always=(503,),
+    own={
+        403: ("forbidden", "Not allowed", "This needs the scope admin.", {}),
+        404: ("not-found", "Not found", "There is no such user in this workspace.", {}),
+        409: ("conflict", "Conflict", "A user with this e-mail address exists.", {}),
+        412: ("precondition-failed", "Changed meanwhile", "The user is at version 4 now.", {}),
+        422: (
+            "unprocessable",
+            "Invalid input",
+            "The request has invalid fields.",
+            {"errors": [{"pointer": "/email", "detail": "must be an e-mail address"}]},
+        ),
+        429: (
+            "too-many-attempts",
+            "Too many failed sign-ins",
+            "Too many failed sign-ins: wait 8 seconds before the next.",
+            {},
+        ),
     },
-}
-_PROBLEMS: dict[int, tuple[str, str, str]] = {
-    400: ("bad-request", "Bad request", "The body is not valid JSON."),
-    401: ("unauthorized", "Not signed in", "The access token has expired."),
-    403: ("forbidden", "Not allowed", "This needs the scope admin."),
-    404: ("not-found", "Not found", "There is no such user in this workspace."),
-    409: ("conflict", "Conflict", "A user with this e-mail address exists."),
-    412: ("precondition-failed", "Changed meanwhile", "The user is at version 4 now."),
-    413: ("payload-too-large", "Body too large", "The body may have at most 1048576 bytes."),
-    415: (
-        "unsupported-media-type",
-        "Unsupported media type",
-        "The body must be JSON: send Content-Type: application/json.",
-    ),
-    422: ("unprocessable", "Invalid input", "The request has invalid fields."),
-    429: ("too-many-attempts", "Too many failed sign-ins", "Too many failed sign-ins: wait 8 seconds before the next."),
-    503: ("unavailable", "Try again", "The database cannot be reached; try again."),
-}
-
-
-def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """FastAPI's `responses` for these error answers, 503 always among them, each with an example."""
-    return {status: _problem(status) for status in sorted({*statuses, 503})}
-
-
-def _problem(status: int) -> dict[str, Any]:
-    code, title, detail = _PROBLEMS[status]
-    example: dict[str, Any] = {
-        "type": f"/problems/{code}",
-        "title": title,
-        "status": status,
-        "detail": detail,
-        "instance": "/api/auth/…",
-        "request_id": "req_06d3v0c2m5w3f8k1x9q4t7r2ab",
-    }
-    if status == 422:
-        example["errors"] = [{"pointer": "/email", "detail": "must be an e-mail address"}]
-    headers = (
-        {"Retry-After": {"schema": {"type": "integer"}, "description": "Seconds."}} if status in (429, 503) else {}
-    )
-    return {
-        "description": title,
-        "headers": headers,
-        "content": {"application/problem+json": {"schema": _PROBLEM_SCHEMA, "example": example}},
-    }
+)
 
 
 def example(status: int, document: Any, description: str) -> dict[int | str, dict[str, Any]]:

@@ -4,6 +4,8 @@ from typing import Any
 
 from pydantic import BaseModel, TypeAdapter
 
+from chassis.problem_docs import ProblemDocs
+
 CONNECTION_EXAMPLE = {
     "id": "conn_06d3v0c2m5w3f8k1x9q4t7r2ab",
     "name": "HubSpot",
@@ -89,70 +91,22 @@ DEAD_LETTER_EXAMPLE = {
     "dead_at": "2026-11-25T08:30:00.200Z",
 }
 
-_PROBLEM_SCHEMA: dict[str, Any] = {
-    "title": "Problem",
-    "description": "RFC 9457. `errors` is there for 422; single problems add members of their own.",
-    "type": "object",
-    "required": ["type", "title", "status", "detail", "instance", "request_id"],
-    "properties": {
-        "type": {"type": "string"},
-        "title": {"type": "string"},
-        "status": {"type": "integer"},
-        "detail": {"type": "string"},
-        "instance": {"type": "string"},
-        "request_id": {"type": "string"},
-        "errors": {
-            "type": "array",
-            "items": {
-                "type": "object",
-                "properties": {"pointer": {"type": "string"}, "detail": {"type": "string"}},
-            },
-        },
+problems = ProblemDocs(
+    "/api/crm/connections",
+    always=(401, 403, 503),
+    own={
+        403: ("forbidden", "Not allowed", "This needs the scope crm:write.", {}),
+        404: ("not-found", "Not found", "There is no such connection in this workspace.", {}),
+        409: ("conflict", "Conflict", "Another connection of this workspace has that name.", {}),
+        412: ("precondition-failed", "Changed meanwhile", "The connection is at version 4 now.", {}),
+        422: (
+            "unprocessable",
+            "Invalid input",
+            "The request has invalid fields.",
+            {"errors": [{"pointer": "/mapping/0/property", "detail": "HubSpot has no contact property 'plann'"}]},
+        ),
     },
-}
-_PROBLEMS: dict[int, tuple[str, str, str]] = {
-    400: ("bad-request", "Bad request", "The body is not valid JSON."),
-    401: ("unauthorized", "Not signed in", "The access token has expired."),
-    403: ("forbidden", "Not allowed", "This needs the scope crm:write."),
-    404: ("not-found", "Not found", "There is no such connection in this workspace."),
-    409: ("conflict", "Conflict", "Another connection of this workspace has that name."),
-    412: ("precondition-failed", "Changed meanwhile", "The connection is at version 4 now."),
-    413: ("payload-too-large", "Body too large", "The body may have at most 1048576 bytes."),
-    415: (
-        "unsupported-media-type",
-        "Unsupported media type",
-        "The body must be JSON: send Content-Type: application/json.",
-    ),
-    422: ("unprocessable", "Invalid input", "The request has invalid fields."),
-    503: ("unavailable", "Try again", "The database cannot be reached; try again."),
-}
-_ALWAYS = (401, 403, 503)
-
-
-def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """FastAPI's `responses` for these error answers, those any route can give among them, each with an example."""
-    return {status: _problem(status) for status in sorted({*statuses, *_ALWAYS})}
-
-
-def _problem(status: int) -> dict[str, Any]:
-    code, title, detail = _PROBLEMS[status]
-    example: dict[str, Any] = {
-        "type": f"/problems/{code}",
-        "title": title,
-        "status": status,
-        "detail": detail,
-        "instance": "/api/crm/connections",
-        "request_id": "req_06d3v0c2m5w3f8k1x9q4t7r2ab",
-    }
-    if status == 422:
-        example["errors"] = [{"pointer": "/mapping/0/property", "detail": "HubSpot has no contact property 'plann'"}]
-    document: dict[str, Any] = {
-        "description": title,
-        "content": {"application/problem+json": {"schema": _PROBLEM_SCHEMA, "example": example}},
-    }
-    if status == 503:
-        document["headers"] = {"Retry-After": {"schema": {"type": "integer"}, "description": "Seconds."}}
-    return document
+)
 
 
 def example(status: int, document: Any, description: str) -> dict[int | str, dict[str, Any]]:
