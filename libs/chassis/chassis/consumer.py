@@ -20,7 +20,6 @@ from chassis.bus import BROKER_TROUBLE, BrokerUnavailable, Bus, MessageRefused
 from chassis.clock import utcnow
 from chassis.context import current, use
 from chassis.database import Database, Transaction
-from chassis.errors import Unavailable
 from chassis.events import MAX_EVENT_BYTES, Event, MalformedEvent, decode
 from chassis.failpoints import failpoint
 from chassis.logs import get_logger
@@ -242,7 +241,7 @@ class Consumer:
             try:
                 return await work()
             except Exception as error:
-                if not (isinstance(error, Unavailable) or is_database_trouble(error)):
+                if not is_database_trouble(error):
                     raise
                 log.warning("hold-queue", queue=self.name, error=str(error) or type(error).__name__)
             await asyncio.sleep(delay)

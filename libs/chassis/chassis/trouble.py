@@ -2,6 +2,8 @@
 
 import asyncpg
 
+from chassis.errors import Unavailable
+
 
 class CommitUnknown(Exception):
     """The connection was lost while COMMIT was under way: the transaction may have happened."""
@@ -18,6 +20,7 @@ _TROUBLE: tuple[type[BaseException], ...] = (
     asyncpg.InternalClientError,
     asyncpg.ReadOnlySQLTransactionError,  # a demoted primary
     CommitUnknown,
+    Unavailable,  # no connection within the limit
     ConnectionError,
     TimeoutError,
     OSError,

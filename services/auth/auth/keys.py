@@ -100,7 +100,7 @@ class KeyRing:
             try:
                 await self.load()
             except (Unavailable, asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
-                if not isinstance(error, Unavailable) and not is_database_trouble(error):
+                if not is_database_trouble(error):
                     raise
                 log.warning("fail-reading-keys", error=str(error) or type(error).__name__)
 

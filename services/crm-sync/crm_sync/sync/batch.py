@@ -6,7 +6,6 @@ from dataclasses import dataclass, field, replace
 
 from chassis.clock import utcnow
 from chassis.database import Database
-from chassis.errors import Unavailable
 from chassis.failpoints import failpoint
 from chassis.leases import Lease, LeaseLost
 from chassis.logs import get_logger
@@ -280,7 +279,7 @@ class Batch:
             try:
                 await write()
             except Exception as error:
-                if not (isinstance(error, Unavailable) or is_database_trouble(error)):
+                if not is_database_trouble(error):
                     raise
                 log.warning("hold-settlement", connection_id=self.connection.id, error=repr(error))
             else:

@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Iterable, Mapping
 
-from chassis.errors import Unavailable
 from chassis.logs import get_logger
 from chassis.trouble import is_database_trouble
 from crm_sync.connectors.protocol import Connector
@@ -55,7 +54,7 @@ class Syncer:
             async with self._tools.database.acquire() as db:
                 due = await repository.due_connections(db)
         except Exception as error:
-            if not (isinstance(error, Unavailable) or is_database_trouble(error)):
+            if not is_database_trouble(error):
                 raise
             log.warning("wait-for-database", error=str(error) or type(error).__name__)
             return
@@ -79,7 +78,7 @@ class Syncer:
             async with self._slots:
                 return await serve(self._tools, self._connectors, key)
         except Exception as error:
-            if isinstance(error, Unavailable) or is_database_trouble(error):
+            if is_database_trouble(error):
                 log.warning("wait-for-database", connection_id=key.id, error=str(error) or type(error).__name__)
             else:
                 log.exception("fail-turn", connection_id=key.id)

@@ -8,13 +8,14 @@ from typing import Any
 from chassis.database import Database
 from chassis.leases import Lease, LeaseLost, new_lease_token, renewing
 from chassis.logs import get_logger
+from chassis.trouble import is_database_trouble
 from chassis.vault import Vault
 from workflows.catalogue import Catalogue
 from workflows.execution import store
 from workflows.execution.calling import Caller, Outside
 from workflows.execution.journal import Journal
 from workflows.execution.leg import Leg
-from workflows.execution.patience import is_passing, through_trouble
+from workflows.execution.patience import through_trouble
 from workflows.execution.progress import Progress
 from workflows.execution.store import Claimed
 from workflows.metrics import LEASES_LOST, RUNS_IN_HAND
@@ -85,7 +86,7 @@ class Executor:
             async with self._database.acquire() as connection:
                 claimed = await store.claim_runs(connection, room, token, self._limits.lease_seconds)
         except Exception as error:
-            if not is_passing(error):
+            if not is_database_trouble(error):
                 raise
             log.warning("wait-for-runs", error=str(error) or type(error).__name__)
             return False

@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-from chassis.errors import Unavailable
 from chassis.leases import Lease
 from chassis.logs import get_logger
 from chassis.trouble import is_database_trouble
@@ -12,11 +11,6 @@ from chassis.trouble import is_database_trouble
 log = get_logger()
 
 _Result = TypeVar("_Result")
-
-
-def is_passing(error: Exception) -> bool:
-    """True if the same work may succeed in a moment: the database is away, or all its connections are in use."""
-    return isinstance(error, Unavailable) or is_database_trouble(error)
 
 
 async def through_trouble(lease: Lease, run_id: str, work: Callable[[], Awaitable[_Result]]) -> _Result:
@@ -27,7 +21,7 @@ async def through_trouble(lease: Lease, run_id: str, work: Callable[[], Awaitabl
         try:
             return await work()
         except Exception as error:
-            if not is_passing(error):
+            if not is_database_trouble(error):
                 raise
             log.warning("hold-run", run_id=run_id, error=str(error) or type(error).__name__)
         await asyncio.sleep(delay)
