@@ -4,11 +4,13 @@ import base64
 import binascii
 import re
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any, TypeVar
 
 import orjson
 from pydantic import BaseModel, ValidationError
 
+from chassis.clock import in_utc
 from chassis.errors import BadRequest, FieldError, Unprocessable, UnsupportedMediaType
 
 MAX_DEPTH = 32
@@ -109,3 +111,11 @@ def parse_cursor(cursor: str, filters: str, length: int) -> list[Any]:
             "The cursor belongs to another list: keep filters and sort as they were, or start without one."
         )
     return parts[1:]
+
+
+def cursor_moment(value: Any) -> datetime:
+    """A time out of a cursor, in UTC; BadRequest if it is none."""
+    try:
+        return in_utc(datetime.fromisoformat(value))
+    except (TypeError, ValueError) as error:
+        raise BadRequest("The cursor is damaged: start again without one.") from error

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict, Field
 
 from chassis.errors import BadRequest, ProblemError, Unprocessable, UnsupportedMediaType
-from chassis.parsing import make_cursor, parse_cursor, parse_document, parse_json
+from chassis.parsing import cursor_moment, make_cursor, parse_cursor, parse_document, parse_json
 from chassis.vault import SealBroken, Vault
 
 KEY = "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE="
@@ -121,3 +121,16 @@ def test_a_sealed_secret_opens_for_its_owner_only_and_survives_a_new_key() -> No
 def test_wrong_keys_are_refused_at_the_start(keys: str) -> None:
     with pytest.raises(ValueError, match="key"):
         Vault(keys)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [None, 5, "", "yesterday", "2026-11-25T08:30:00", "0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00"],
+)
+def test_a_cursors_time_that_is_none_or_that_no_database_takes_is_400(value: object) -> None:
+    with pytest.raises(BadRequest):
+        cursor_moment(value)
+
+
+def test_a_cursors_time_is_in_utc() -> None:
+    assert cursor_moment("2026-11-25T09:30:00+01:00").isoformat() == "2026-11-25T08:30:00+00:00"

@@ -7,11 +7,11 @@ from datetime import datetime
 from typing import Annotated, Any, Final, Literal
 
 import orjson
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 
-from chassis.clock import rfc3339
+from chassis.clock import in_utc, rfc3339
 from chassis.errors import BadRequest
-from chassis.parsing import make_cursor, parse_cursor
+from chassis.parsing import cursor_moment, make_cursor, parse_cursor
 from chassis.queries import load_queries
 from leads.contact import normalise_email, normalise_phone
 from leads.models import Stage
@@ -21,7 +21,7 @@ queries = load_queries("leads", "listing.sql")
 MAX_LIMIT: Final = 200
 MAX_WORDS: Final = 8
 UNOWNED: Final = "none"
-_AWARE: Final = TypeAdapter(AwareDatetime)
+Moment = Annotated[AwareDatetime, AfterValidator(in_utc)]
 
 Sort = Literal["created_at", "-created_at", "updated_at", "-updated_at", "score", "-score", "last_name", "-last_name"]
 
@@ -43,10 +43,10 @@ class ListQuery(BaseModel):
     company: str | None = Field(None, max_length=200, description="The whole name, in any case.")
     score_min: int | None = Field(None, ge=0, le=100)
     score_max: int | None = Field(None, ge=0, le=100)
-    created_after: AwareDatetime | None = Field(None, description="Created then or later.")
-    created_before: AwareDatetime | None = Field(None, description="Created earlier than that.")
-    updated_after: AwareDatetime | None = Field(None, description="Changed then or later.")
-    updated_before: AwareDatetime | None = Field(None, description="Not changed since that.")
+    created_after: Moment | None = Field(None, description="Created then or later.")
+    created_before: Moment | None = Field(None, description="Created earlier than that.")
+    updated_after: Moment | None = Field(None, description="Changed then or later.")
+    updated_before: Moment | None = Field(None, description="Not changed since that.")
     sort: Sort = Field("-created_at", description="`-` is descending. Only `created_at` never changes while you page.")
     limit: Annotated[int, Field(ge=1, le=MAX_LIMIT)] = 50
     cursor: str | None = Field(None, max_length=2000, description="`next_cursor` of the page before.")
@@ -110,11 +110,8 @@ def _read_cursor(query: ListQuery) -> tuple[Any, str]:
             return value, lead_id
         case "last_name", str() if "\0" not in value:
             return value, lead_id
-        case "created_at" | "updated_at", str():
-            try:
-                return _AWARE.validate_python(value), lead_id
-            except ValidationError as error:
-                raise damaged from error
+        case "created_at" | "updated_at", _:
+            return cursor_moment(value), lead_id
     raise damaged
 
 

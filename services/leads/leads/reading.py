@@ -4,12 +4,12 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 import orjson
-from pydantic import AwareDatetime, TypeAdapter, ValidationError
+from pydantic import ValidationError
 from starlette.datastructures import QueryParams
 
 from chassis.database import Database
 from chassis.errors import BadRequest, FieldError, Unprocessable
-from chassis.parsing import make_cursor, parse_cursor
+from chassis.parsing import cursor_moment, make_cursor, parse_cursor
 from leads import repository
 from leads.contact import NO_REGION, ContactInvalid
 from leads.errors import LeadNotFound
@@ -19,7 +19,6 @@ from leads.shown import DELETED, LeadCache, Shown
 from leads.workspace import WorkspaceSettings
 
 _BEGINNING: Final = (datetime(1, 1, 1, tzinfo=UTC), "", 0)
-_AWARE: Final = TypeAdapter(AwareDatetime)
 
 
 class LeadReader:
@@ -96,7 +95,8 @@ def read_query(parameters: QueryParams) -> ListQuery:
     except ValidationError as error:
         for found in error.errors(include_url=False, include_input=False):
             known = found["type"] != "extra_forbidden"
-            wrong.append(FieldError(f"?{found['loc'][0]}", found["msg"] if known else "there is no such parameter"))
+            sentence = found["msg"].removeprefix("Value error, ") if known else "there is no such parameter"
+            wrong.append(FieldError(f"?{found['loc'][0]}", sentence))
     if wrong or query is None:
         raise Unprocessable("The query has invalid parameters.", errors=wrong)
     return query
@@ -104,13 +104,9 @@ def read_query(parameters: QueryParams) -> ListQuery:
 
 def _read_timeline_cursor(cursor: str, lead_id: str) -> tuple[datetime, str, int]:
     at, event_id, position = parse_cursor(cursor, lead_id, 3)
-    damaged = BadRequest("The cursor is damaged: start again without one.")
     if not isinstance(event_id, str) or "\0" in event_id or type(position) is not int or not 0 <= position < 2**15:
-        raise damaged
-    try:
-        return _AWARE.validate_python(at), event_id, position
-    except ValidationError as error:
-        raise damaged from error
+        raise BadRequest("The cursor is damaged: start again without one.")
+    return cursor_moment(at), event_id, position
 
 
 def _page(items: bytes, cursor: str | None) -> bytes:

@@ -141,6 +141,8 @@ async def test_a_cursor_that_was_made_up_is_400(api: httpx2.AsyncClient, subtest
         ("created_at", [5, "lead_1"]),
         ("created_at", ["yesterday", "lead_1"]),
         ("created_at", ["2026-11-25T08:30:00", "lead_1"]),
+        ("created_at", ["0001-01-01T00:00:00+14:00", "lead_1"]),
+        ("updated_at", ["9999-12-31T23:59:59-14:00", "lead_1"]),
         ("last_name", [5, "lead_1"]),
         ("last_name", ["\0", "lead_1"]),
     ):

@@ -15,6 +15,7 @@ from chassis.clock import utcnow
 from chassis.consumer import Delivery
 from chassis.events import Event, MalformedEvent, decode, decode_data, encode
 from chassis.ids import new_id
+from chassis.parsing import make_cursor
 from chassis.resources import Resources
 from contracts import events as contracts
 from contracts.validation import problems
@@ -189,9 +190,28 @@ async def test_a_timeline_is_paged_oldest_first(api: httpx2.AsyncClient, worker:
     assert paged == whole
     assert [item["kind"] for item in whole] == ["change", "event"] * 6
     assert [item["version"] for item in whole if item["kind"] == "change"] == list(range(1, 7))
-    other = (await api.post("/api/leads", json={"email": "eve@example.com"})).json()["id"]
-    assert (await api.get(f"/api/leads/{other}/timeline?cursor={page['next_cursor'] or 'x'}")).status_code == 400
     assert (await api.get(f"/api/leads/{lead_id}/timeline?limit=201")).status_code == 422
+
+
+async def test_a_timelines_cursor_that_is_another_leads_or_made_up_is_400(
+    api: httpx2.AsyncClient, subtests: pytest.Subtests
+) -> None:
+    lead_id = (await api.post("/api/leads", json={"email": "ada@example.com"})).json()["id"]
+    last = ["2026-11-25T08:30:00Z", "evt_1", 0]
+    good = make_cursor(last, lead_id)
+    assert (await api.get(f"/api/leads/{lead_id}/timeline?cursor={good}")).status_code == 200
+    cursors = ["x", make_cursor(last, "lead_2"), make_cursor(last[:2], lead_id)]
+    wrong: list[list[Any]] = [
+        ["2026-11-25T08:30:00", "yesterday", "0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00", 5, None],
+        [5, None, "\0"],
+        [-1, 2**15, 0.5, "0", True, None],
+    ]
+    for position, values in enumerate(wrong):
+        cursors += [make_cursor([*last[:position], value, *last[position + 1 :]], lead_id) for value in values]
+    for cursor in cursors:
+        with subtests.test(cursor):
+            answer = await api.get(f"/api/leads/{lead_id}/timeline?cursor={cursor}")
+            assert (answer.status_code, answer.headers["content-type"]) == (400, "application/problem+json")
 
 
 async def test_a_lead_without_entries_yet_has_an_empty_timeline(api: httpx2.AsyncClient) -> None:

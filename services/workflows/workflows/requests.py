@@ -13,7 +13,7 @@ from starlette.responses import Response
 
 from chassis.errors import BadRequest
 from chassis.idempotency import WriteRequest, write_request
-from chassis.parsing import make_cursor, parse_cursor
+from chassis.parsing import cursor_moment, make_cursor, parse_cursor
 from chassis.principal import Principal
 from chassis.security import require
 from workflows.engine.run import State
@@ -106,13 +106,9 @@ def place_of(cursor: str | None, question: str) -> tuple[datetime, str] | None:
     if cursor is None:
         return None
     moment, identifier = parse_cursor(cursor, question, 2)
-    try:
-        found = datetime.fromisoformat(moment)
-    except (TypeError, ValueError):
-        found = None
-    if found is None or found.tzinfo is None or not isinstance(identifier, str) or "\0" in identifier:
+    if not isinstance(identifier, str) or "\0" in identifier:
         raise BadRequest("The cursor is damaged: start again without one.")
-    return found, identifier
+    return cursor_moment(moment), identifier
 
 
 def version_of(cursor: str | None, question: str) -> int | None:

@@ -12,7 +12,7 @@ from fastapi import Query
 from auth.repository import Place
 from chassis.clock import rfc3339
 from chassis.errors import BadRequest
-from chassis.parsing import make_cursor, parse_cursor
+from chassis.parsing import cursor_moment, make_cursor, parse_cursor
 
 _ID = re.compile(r"[a-z]+_[0-9a-z]{26}")
 
@@ -46,13 +46,9 @@ def place_of(cursor: str | None, asked: str) -> Place | None:
     if cursor is None:
         return None
     created_at, entry_id = parse_cursor(cursor, asked, 2)
-    try:
-        moment = datetime.fromisoformat(created_at)
-    except (TypeError, ValueError) as error:
-        raise BadRequest("The cursor is damaged: start again without one.") from error
-    if moment.tzinfo is None or not isinstance(entry_id, str) or not is_id(entry_id):
+    if not isinstance(entry_id, str) or not is_id(entry_id):
         raise BadRequest("The cursor is damaged: start again without one.")
-    return moment, entry_id
+    return cursor_moment(created_at), entry_id
 
 
 def page(entries: Sequence[_Entry], limit: int, asked: str) -> tuple[Sequence[_Entry], str | None]:

@@ -3,7 +3,6 @@
 import hashlib
 import re
 from collections.abc import Callable, Sequence
-from datetime import datetime
 from typing import Annotated, Any, TypeVar
 
 import orjson
@@ -12,7 +11,7 @@ from starlette.responses import Response
 
 from chassis.errors import BadRequest
 from chassis.idempotency import WriteRequest, write_request
-from chassis.parsing import make_cursor, parse_cursor
+from chassis.parsing import cursor_moment, make_cursor, parse_cursor
 from chassis.principal import Principal
 from chassis.security import require
 from crm_sync.documents import none_match
@@ -100,13 +99,9 @@ def place_of(cursor: str | None, asked: str) -> Place | None:
     if cursor is None:
         return None
     text, last_id = parse_cursor(cursor, asked, 2)
-    try:
-        moment = datetime.fromisoformat(text)
-    except (TypeError, ValueError) as error:
-        raise BadRequest("The cursor is damaged: start again without one.") from error
-    if moment.tzinfo is None or not isinstance(last_id, str) or not is_id(last_id):
+    if not isinstance(last_id, str) or not is_id(last_id):
         raise BadRequest("The cursor is damaged: start again without one.")
-    return moment, last_id
+    return cursor_moment(text), last_id
 
 
 def page(
