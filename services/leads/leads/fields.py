@@ -20,30 +20,36 @@ MAX_MEMBERS = 100
 MAX_DEPTH = 5
 MAX_NUMBER: Final = 2**53
 """Beyond it JSON numbers lose digits in most readers (RFC 7493, section 2.2)."""
+MIN_NUMBER: Final = 1e-30
+"""PostgreSQL writes numbers without an exponent: what is nearer to zero takes hundreds of digits in every list."""
 
 
 def _bounded(value: dict[str, Any], max_bytes: int) -> dict[str, Any]:
-    _check_inside(value, 1)
-    if len(orjson.dumps(value)) > max_bytes:
+    stored: dict[str, Any] = _as_stored(value, 1)
+    if len(orjson.dumps(stored)) > max_bytes:
         raise ValueError(f"has more than {max_bytes} bytes as JSON")
-    return value
+    return stored
 
 
-def _check_inside(value: Any, depth: int) -> None:
+def _as_stored(value: Any, depth: int) -> Any:
+    """What PostgreSQL gives back for it: the same, but for minus zero. ValueError if it is out of bounds."""
     if depth > MAX_DEPTH:
         raise ValueError(f"is nested more than {MAX_DEPTH} deep")
     if isinstance(value, dict):
         if len(value) > MAX_MEMBERS:
             raise ValueError(f"has more than {MAX_MEMBERS} members in one object")
-        for name, inner in value.items():
-            if not 1 <= len(name) <= 100:
-                raise ValueError("has a name that is empty or longer than 100 characters")
-            _check_inside(inner, depth + 1)
-    elif isinstance(value, list):
-        for inner in value:
-            _check_inside(inner, depth + 1)
-    elif isinstance(value, int | float) and abs(value) > MAX_NUMBER:
+        if not all(1 <= len(name) <= 100 for name in value):
+            raise ValueError("has a name that is empty or longer than 100 characters")
+        return {name: _as_stored(inner, depth + 1) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_as_stored(inner, depth + 1) for inner in value]
+    if isinstance(value, int | float) and abs(value) > MAX_NUMBER:
         raise ValueError("has a number beyond 2^53, which would lose digits: send it as text")
+    if isinstance(value, float):
+        if 0 < abs(value) < MIN_NUMBER:
+            raise ValueError(f"has a number nearer to zero than {MIN_NUMBER}: send it as text")
+        return value + 0.0
+    return value
 
 
 def _none_if_empty(value: str | None) -> str | None:

@@ -8,6 +8,7 @@ A repetition of a request is answered from its key before anything else is judge
 import asyncio
 import random
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from typing import Any, Final, Literal, get_args
 
 import asyncpg
@@ -97,7 +98,8 @@ class LeadService:
             if outcome is Outcome.LEFT_OUT:
                 existing_id = await self._lead_in_the_way(change.lead)
                 if existing_id is not None:
-                    return await self._instead(write, given, existing_id, on_duplicate)
+                    with suppress(LeadNotFound):  # it is gone by now: the way is free
+                        return await self._instead(write, given, existing_id, change.lead.dedupe_key, on_duplicate)
         raise Unavailable("Other requests for this lead came in between, again and again; try again.")
 
     async def _stored(self, write: WriteRequest, row: LeadWrite) -> Outcome:
@@ -118,19 +120,19 @@ class LeadService:
                 raise OwnerUnknown
         return None
 
-    async def _instead(self, write: WriteRequest, given: LeadInput, lead_id: str, on_duplicate: OnDuplicate) -> Answer:
-        async def unchanged(lead: Lead) -> Change | None:
-            return None
+    async def _instead(
+        self, write: WriteRequest, given: LeadInput, lead_id: str, dedupe_key: str | None, on_duplicate: OnDuplicate
+    ) -> Answer:
+        """What `on_duplicate` asks for; LeadNotFound if the lead is deleted or has another e-mail or phone by now."""
 
-        match on_duplicate:
-            case "update":
-                return await self._change(
-                    write, lead_id, "lead.updated", None, lambda lead: self._patched(write, lead, given)
-                )
-            case "return":
-                return await self._change(write, lead_id, "lead.updated", None, unchanged)
-            case _:
-                raise DuplicateLead(lead_id)
+        async def compute(lead: Lead) -> Change | None:
+            if lead.dedupe_key != dedupe_key:
+                raise LeadNotFound
+            return await self._patched(write, lead, given) if on_duplicate == "update" else None
+
+        if on_duplicate in ("update", "return"):
+            return await self._change(write, lead_id, "lead.updated", None, compute)
+        raise DuplicateLead(lead_id)
 
     # --- changing ---
 

@@ -9,6 +9,7 @@ import httpx2
 import pytest
 
 from contracts.validation import problems
+from leads import repository
 
 ADA = {
     "email": "Ada@Example.COM",
@@ -119,6 +120,29 @@ async def test_on_duplicate_return_answers_the_lead_as_it_is(api: httpx2.AsyncCl
     answer = await create(api, "?on_duplicate=return", first_name="Eve")
     assert (answer.status_code, answer.json()) == (200, first)
     assert await database.fetchval("SELECT count(*) FROM outbox") == 1
+
+
+@pytest.mark.parametrize("choice", ["update", "return"])
+@pytest.mark.parametrize("leaving", [("DELETE", None), ("PATCH", {"email": "moved@example.com"})])
+async def test_on_duplicate_creates_if_the_lead_in_the_way_leaves_before_it_is_taken(
+    api: httpx2.AsyncClient, monkeypatch: pytest.MonkeyPatch, choice: str, leaving: tuple[str, Any]
+) -> None:
+    first = (await create(api)).json()
+    find_live_lead = repository.find_live_lead
+
+    async def find_and_lose(*arguments: Any) -> str | None:
+        found = await find_live_lead(*arguments)
+        monkeypatch.setattr(repository, "find_live_lead", find_live_lead)
+        method, body = leaving
+        assert (await api.request(method, f"/api/leads/{first['id']}", json=body)).is_success
+        return found
+
+    monkeypatch.setattr(repository, "find_live_lead", find_and_lose)
+    answer = await create(api, f"?on_duplicate={choice}", score=90)
+    assert answer.status_code == 201, answer.text
+    lead = answer.json()
+    assert (lead["email"], lead["score"]) == ("ada@example.com", 90)
+    assert lead["id"] != first["id"]
 
 
 async def test_on_duplicate_creates_where_there_is_nothing_in_the_way(api: httpx2.AsyncClient) -> None:

@@ -15,7 +15,7 @@ ADA = {
     "first_name": "Ada",
     "score": 5,
     "tags": ["vip"],
-    "custom": {"a": 1, "b": {"c": 2}},
+    "custom": {"a": 1, "b": {"c": 2}, "zero": 0.0},
     "consent": {"email": True},
 }
 MERGE = {"Content-Type": "application/merge-patch+json"}
@@ -58,7 +58,7 @@ async def test_patch_merges(api: httpx2.AsyncClient, path: str, headers: dict[st
     answer = await api.patch(path, content=patch, headers={"Content-Type": "application/json", **headers})
     assert answer.status_code == 200, answer.text
     new = answer.json()
-    assert new["custom"] == {"a": 1, "b": {"d": 4}}
+    assert new["custom"] == {"a": 1, "b": {"d": 4}, "zero": 0.0}
     assert (new["first_name"], new["tags"], new["score"], new["email"]) == (None, ["new"], 0, ADA["email"])
 
 
@@ -74,7 +74,8 @@ async def test_a_write_that_changes_nothing_changes_nothing(
         ("PATCH", "", {}),
         ("PATCH", "", {"score": 5, "email": "ada@EXAMPLE.com", "custom": {"a": 1}, "tags": ["vip", "vip"]}),
         ("PATCH", "", {"custom": {"nothing": None}}),
-        ("PUT", "", {**ADA, "phone": "(415) 555-0100", "custom": {"b": {"c": 2}, "a": 1}}),
+        ("PATCH", "", {"custom": {"zero": -0.0}}),
+        ("PUT", "", {**ADA, "phone": "(415) 555-0100", "custom": {"zero": 0.0, "b": {"c": 2}, "a": 1}}),
         ("POST", "/restore", None),
     ]
     for method, suffix, body in writes:
