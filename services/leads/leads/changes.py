@@ -2,13 +2,15 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime
-from typing import Any
+from datetime import datetime, timedelta
+from typing import Any, Final
 
 import orjson
 
 from leads.contact import dedupe_key
 from leads.models import CLIENT_FIELDS, EMPTY_FIELDS, Lead
+
+_TICK: Final = timedelta(milliseconds=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,5 +84,6 @@ def _equal(one: Any, other: Any) -> bool:
 
 
 def _next(lead: Lead, now: datetime) -> Lead:
-    # Replicas' clocks differ a little: a later change is never shown as an earlier one.
-    return replace(lead, version=lead.version + 1, revision=lead.revision + 1, updated_at=max(now, lead.updated_at))
+    # Replicas' clocks differ a little: a later change is never shown as an earlier one, nor as of the same time.
+    updated_at = max(now, lead.updated_at + _TICK)
+    return replace(lead, version=lead.version + 1, revision=lead.revision + 1, updated_at=updated_at)

@@ -3,13 +3,14 @@
 import asyncio
 import json
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import asyncpg
 import httpx2
 import pytest
 
+from chassis import events
 from chassis.bus import Bus
 from chassis.clock import utcnow
 from chassis.consumer import Delivery
@@ -19,6 +20,7 @@ from chassis.parsing import make_cursor
 from chassis.resources import Resources
 from contracts import events as contracts
 from contracts.validation import problems
+from leads import service
 from leads.consumers import UserData
 from leads.projections import ExternalId, show_external_ids
 from leads.settings import Settings
@@ -212,6 +214,21 @@ async def test_a_timelines_cursor_that_is_another_leads_or_made_up_is_400(
         with subtests.test(cursor):
             answer = await api.get(f"/api/leads/{lead_id}/timeline?cursor={cursor}")
             assert (answer.status_code, answer.headers["content-type"]) == (400, "application/problem+json")
+
+
+async def test_changes_are_told_in_their_order_although_a_replicas_clock_is_slow(
+    api: httpx2.AsyncClient, worker: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lead = (await api.post("/api/leads", json={"email": "ada@example.com"})).json()
+    for module in (service, events):  # whichever of them tells the time
+        monkeypatch.setattr(module, "utcnow", lambda: utcnow() - timedelta(seconds=3))
+    for score in range(1, 4):
+        assert (await api.patch(f"/api/leads/{lead['id']}", json={"score": score})).status_code == 200
+    monkeypatch.undo()
+    items = await timeline(api, lead["id"], 8)
+    assert [item["kind"] for item in items] == ["change", "event"] * 4
+    assert [item["version"] for item in items if item["kind"] == "change"] == [1, 2, 3, 4]
+    assert items[-1]["at"] == (await api.get(f"/api/leads/{lead['id']}")).json()["updated_at"]
 
 
 async def test_a_lead_without_entries_yet_has_an_empty_timeline(api: httpx2.AsyncClient) -> None:
