@@ -2,13 +2,13 @@
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Mapping
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import aio_pika
 from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractExchange
-from aio_pika.exceptions import AMQPError, ChannelInvalidStateError, DeliveryError, PublishError
+from aio_pika.exceptions import AMQPError, ChannelInvalidStateError, DeliveryError
 
 from chassis.logs import get_logger
 from contracts import Topology, topology
@@ -16,8 +16,8 @@ from contracts import Topology, topology
 log = get_logger()
 
 PUBLISH_TIMEOUT_SECONDS = 5.0
-BROKER_TROUBLE = (AMQPError, ChannelInvalidStateError, ConnectionError, TimeoutError, OSError)
-"""What a broken connection, a closed channel or a broker that does not answer look like."""
+HEARTBEAT_SECONDS = 15
+_TROUBLE = (AMQPError, ChannelInvalidStateError, ConnectionError, TimeoutError, OSError)
 
 
 class BrokerUnavailable(Exception):
@@ -26,6 +26,30 @@ class BrokerUnavailable(Exception):
 
 class MessageRefused(Exception):
     """The broker took the message and refused it, or found no queue for it."""
+
+
+@contextmanager
+def calling_broker() -> Iterator[None]:
+    """BrokerUnavailable for a broken connection, a closed channel or a broker that does not answer.
+
+    The client library ends calls under way by whatever ended the connection: a cancellation that nobody asked for, or, after an
+    orderly close, an Exception of no kind (aiormq, `FutureStore.reject_all`).
+    """
+    try:
+        yield
+    except DeliveryError:  # a message's own trouble
+        raise
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        raise BrokerUnavailable("the connection ended under a call") from error
+    except _TROUBLE as error:
+        raise BrokerUnavailable(str(error) or type(error).__name__) from error
+    except Exception as error:
+        if type(error) is not Exception:
+            raise
+        raise BrokerUnavailable("the connection was closed under a call") from error
 
 
 async def declare_topology(channel: AbstractChannel, plan: Topology) -> AbstractExchange:
@@ -99,35 +123,48 @@ class Link:
             raise BrokerUnavailable(f"no {self._name} connection to the broker")
         return self._connection
 
-    async def unblocked(self) -> None:
-        """Wait until the broker has no resource alarm that holds this connection (RabbitMQ, "Blocked Connections")."""
-        if self._connection is None:
-            raise BrokerUnavailable(f"no {self._name} connection to the broker")
-        await self._connection.ready()
+    async def usable(self) -> None:
+        """Wait until the link is up and no resource alarm of the broker holds it (RabbitMQ, "Blocked Connections")."""
+        while True:
+            await self.up.wait()
+            connection = self._connection
+            if connection is None or connection.transport is None:
+                await asyncio.sleep(0)  # it ended just now
+                continue
+            unblocked = asyncio.ensure_future(connection.transport.ready())
+            ended = asyncio.ensure_future(connection.closed())
+            try:
+                done, _ = await asyncio.wait({unblocked, ended}, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                unblocked.cancel()
+                ended.cancel()
+            if ended not in done and self.up.is_set():
+                return
 
     async def reopen(self) -> None:
         """Give the connection up: the next one declares everything anew."""
         self.up.clear()
         if self._connection is not None:
-            with suppress(*BROKER_TROUBLE):
+            with suppress(BrokerUnavailable), calling_broker():
                 await asyncio.wait_for(self._connection.close(), 2)
 
     async def _keep_open(self) -> None:
         failures = 0
         while True:
             try:
-                await self._open_once()
+                with calling_broker():
+                    await self._open_once()
                 failures = 0
-            except BROKER_TROUBLE as error:
+            except BrokerUnavailable as error:
                 failures += 1
-                log.warning("lose-broker", link=self._name, error=str(error) or type(error).__name__)
+                log.warning("lose-broker", link=self._name, error=str(error))
             finally:
                 await self._close()
             await asyncio.sleep(min(0.2 * 2**failures, 3.0) * random.uniform(0.7, 1.0))  # noqa: S311 - jitter
 
     async def _open_once(self) -> None:
         self._connection = await aio_pika.connect(
-            self._url, heartbeat=15, timeout=5, client_properties={"connection_name": self._name}
+            self._url, heartbeat=HEARTBEAT_SECONDS, timeout=5, client_properties={"connection_name": self._name}
         )
         self._channel = await self._connection.channel(publisher_confirms=True, on_return_raises=True)
         await self._opened(self._channel)
@@ -144,7 +181,7 @@ class Link:
         self.up.clear()
         connection, self._connection, self._channel = self._connection, None, None
         if connection is not None:
-            with suppress(*BROKER_TROUBLE):
+            with suppress(BrokerUnavailable), calling_broker():
                 await asyncio.wait_for(connection.close(), 2)
 
 
@@ -207,19 +244,20 @@ class Bus:
         exchange: AbstractExchange, message: aio_pika.Message, routing_key: str, *, mandatory: bool
     ) -> None:
         try:
-            await exchange.publish(message, routing_key, mandatory=mandatory, timeout=PUBLISH_TIMEOUT_SECONDS)
-        except (PublishError, DeliveryError) as error:
+            with calling_broker():
+                await exchange.publish(message, routing_key, mandatory=mandatory, timeout=PUBLISH_TIMEOUT_SECONDS)
+        except DeliveryError as error:
             raise MessageRefused(f"{type(error).__name__} for {routing_key}") from error
-        except BROKER_TROUBLE as error:
-            raise BrokerUnavailable(str(error) or type(error).__name__) from error
 
     async def depths(self, service: str) -> dict[str, int]:
         """Messages ready in each queue of `service`, dead letters included; BrokerUnavailable without a connection."""
-        channel = self.publishing.channel
         found = {}
-        for contract in self.topology.queues:
-            if contract.service == service:
-                for name in (contract.name, contract.dead):
-                    queue = await channel.declare_queue(name, passive=True, timeout=2)
-                    found[name] = queue.declaration_result.message_count or 0
+        # A channel of its own: a call that is given up, or a queue that is gone, closes its channel and what is under way on it.
+        with calling_broker():
+            async with await self.publishing.connection.channel(publisher_confirms=False) as channel:
+                for contract in self.topology.queues:
+                    if contract.service == service:
+                        for name in (contract.name, contract.dead):
+                            queue = await channel.declare_queue(name, passive=True, timeout=2)
+                            found[name] = queue.declaration_result.message_count or 0
         return found

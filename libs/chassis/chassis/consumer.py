@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 from aio_pika.abc import AbstractIncomingMessage
 
-from chassis.bus import BROKER_TROUBLE, BrokerUnavailable, Bus, MessageRefused
+from chassis.bus import BrokerUnavailable, Bus, MessageRefused, calling_broker
 from chassis.clock import utcnow
 from chassis.context import current, use
 from chassis.database import Database, Transaction
@@ -81,6 +81,15 @@ class _Parcel:
         return value if isinstance(value, int) else 0
 
 
+def _published_at(message: AbstractIncomingMessage) -> datetime | None:
+    """What the publisher's header says; None if it says nothing that is a time."""
+    milliseconds = message.headers.get("x-published-ms")
+    try:
+        return datetime.fromtimestamp(milliseconds / 1000, UTC) if isinstance(milliseconds, int) else None
+    except (ValueError, OverflowError):
+        return None
+
+
 Apply = Callable[[Transaction, Sequence[Delivery]], Awaitable[None]]
 AfterCommit = Callable[[Sequence[Delivery]], Awaitable[None]]
 
@@ -105,9 +114,10 @@ class Consumer:
             if not await _either(link.up.wait(), stopping):
                 return
             try:
-                await self._consume(stopping)
-            except (BrokerUnavailable, *BROKER_TROUBLE) as error:
-                log.warning("lose-queue", queue=self.name, error=str(error) or type(error).__name__)
+                with calling_broker():
+                    await self._consume(stopping)
+            except BrokerUnavailable as error:
+                log.warning("lose-queue", queue=self.name, error=str(error))
                 await asyncio.sleep(0.5)
 
     async def _consume(self, stopping: asyncio.Event) -> None:
@@ -115,20 +125,24 @@ class Consumer:
         connection = link.connection
         inbound: asyncio.Queue[AbstractIncomingMessage] = asyncio.Queue()
         channel = await connection.channel(publisher_confirms=False)
+        dismissed = asyncio.Event()
         try:
+            (await channel.get_underlay_channel()).on_consumer_cancel_callbacks.add(lambda _frame: dismissed.set())
             await channel.set_qos(prefetch_count=PREFETCH)
             queue = await channel.get_queue(self.name, ensure=False)
             tag = await queue.consume(inbound.put)
             log.info("consume-queue", queue=self.name)
             while not stopping.is_set():
                 waiting = asyncio.ensure_future(inbound.get())
-                closed = asyncio.ensure_future(channel.closed())
-                stop = asyncio.ensure_future(stopping.wait())
-                await asyncio.wait({waiting, closed, stop}, return_when=asyncio.FIRST_COMPLETED)
-                closed.cancel()
-                stop.cancel()
+                ends = [asyncio.ensure_future(end) for end in (channel.closed(), dismissed.wait(), stopping.wait())]
+                await asyncio.wait({waiting, *ends}, return_when=asyncio.FIRST_COMPLETED)
+                for end in ends:
+                    end.cancel()
                 if not waiting.done():
                     waiting.cancel()
+                    if dismissed.is_set():  # the queue is gone: a new link declares it again
+                        await link.reopen()
+                        raise BrokerUnavailable("the broker ended the consumer")
                     if channel.is_closed:
                         raise BrokerUnavailable("the channel was closed")
                     break
@@ -136,10 +150,10 @@ class Consumer:
                 while len(messages) < BATCH and not inbound.empty():
                     messages.append(inbound.get_nowait())
                 await self._take(messages)
-            with suppress(*BROKER_TROUBLE):
+            with suppress(BrokerUnavailable), calling_broker():
                 await queue.cancel(tag, timeout=2)
         finally:
-            with suppress(*BROKER_TROUBLE):
+            with suppress(BrokerUnavailable), calling_broker():
                 await channel.close()
 
     async def _take(self, messages: list[AbstractIncomingMessage]) -> None:
@@ -150,7 +164,7 @@ class Consumer:
                 parcels.append(parcel)
         alone = [parcel for parcel in parcels if parcel.crashes >= 2]
         together = [parcel for parcel in parcels if parcel.crashes < 2]
-        if together and not await self._work_together(together):
+        if together and not await self._work_together(together, others_wait=bool(alone)):
             for parcel in together:
                 await self._work_alone(parcel)
         for parcel in alone:
@@ -167,19 +181,22 @@ class Consumer:
         except MalformedEvent as error:
             await self._bury(message, str(error))
             return None
-        published = message.headers.get("x-published-ms")
-        published_at = datetime.fromtimestamp(published / 1000, UTC) if isinstance(published, int) else None
-        return _Parcel(message, Delivery(event, published_at, utcnow()))
+        return _Parcel(message, Delivery(event, _published_at(message), utcnow()))
 
-    async def _work_together(self, parcels: Sequence[_Parcel]) -> bool:
-        """One transaction for all; False if it failed by some event's own fault."""
+    async def _work_together(self, parcels: Sequence[_Parcel], *, others_wait: bool) -> bool:
+        """One transaction for all; False if it failed by some event's own fault. `others_wait`: messages that came before the last
+        of these are still to be worked on, and must not be acknowledged with them."""
         try:
             await self._hold_through_trouble(parcels)
         except Exception as error:  # noqa: BLE001 - whatever one event causes is found by working on each alone
             if len(parcels) > 1:
                 log.warning("split-batch", queue=self.name, events=len(parcels), error=repr(error))
             return False
-        await parcels[-1].message.ack(multiple=len(parcels) > 1)
+        if others_wait:
+            for parcel in parcels:
+                await parcel.message.ack()
+        else:
+            await parcels[-1].message.ack(multiple=len(parcels) > 1)
         return True
 
     async def _work_alone(self, parcel: _Parcel) -> None:
@@ -275,6 +292,7 @@ class Consumer:
         """Put a copy into another queue, confirmed, and only then let go of the message."""
         kept = {key: value for key, value in message.headers.items() if key in ("x-published-ms", "x-attempt")}
         while True:
+            await self._bus.publishing.usable()
             try:
                 await self._bus.publish_to_queue(
                     queue, message.body, message_id=message.message_id or "", headers={**kept, **headers}
@@ -282,6 +300,8 @@ class Consumer:
                 break
             except (BrokerUnavailable, MessageRefused) as error:
                 log.warning("hold-event", queue=self.name, error=str(error))
+                if isinstance(error, MessageRefused):  # the other queue may be gone: a new link declares it again
+                    await self._bus.publishing.reopen()
                 await asyncio.sleep(0.5)
                 if message.channel.is_closed:
                     raise BrokerUnavailable("the channel was closed") from error

@@ -104,6 +104,8 @@ def decode(body: bytes) -> Event:
         return _decoder.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise MalformedEvent(str(error)) from error
+    except RecursionError as error:
+        raise MalformedEvent("nested too deep") from error
 
 
 def decode_data(event: Event, model: type[_Data]) -> _Data:

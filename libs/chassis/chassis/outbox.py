@@ -1,14 +1,15 @@
 """The outbox: events are committed with the change they announce, then published, then marked; a dead publisher's rows are taken over.
 
-A row belongs to its writer for ten seconds. The writer hands its events to `announce` right after its commit; whatever is
-still unpublished when the ten seconds are over belongs to whichever relay claims it first.
+A row belongs to its writer for ten seconds. The writer hands its events to `announce` right after its commit, and publishes them
+at once or, if the broker cannot be reached, as soon as it can; whatever is still unpublished when the ten seconds are over belongs
+to whichever relay claims it first.
 """
 
 import asyncio
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import asyncpg
 
@@ -27,6 +28,9 @@ BATCH = 200
 MAX_WAITING = 10_000
 REFUSALS_UNTIL_PARKED = 5
 SWEEP_SECONDS = 1.0
+OWN_SECONDS = 9.0
+"""How long its writer publishes a row: a little less than the ten seconds for which the database keeps it for its writer."""
+RETRY_SECONDS = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +41,7 @@ class OutboxRow:
     type: str
     body: bytes
     attempts: int = 0
+    made_at: float = field(default_factory=time.monotonic)
 
 
 def outbox_rows(events: Sequence[Event]) -> list[OutboxRow]:
@@ -67,8 +72,6 @@ class Outbox:
         self._bus = bus
         self._waiting: asyncio.Queue[OutboxRow] = asyncio.Queue(MAX_WAITING)
         self._tasks: list[asyncio.Task[None]] = []
-        self._idle = asyncio.Event()
-        self._idle.set()
 
     def start(self) -> None:
         self._tasks = [
@@ -78,22 +81,21 @@ class Outbox:
 
     async def stop(self, flush_seconds: float = 2.0) -> None:
         """Publish what waits, for at most `flush_seconds`; the rest is swept by another process."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(flush_seconds):
-                await self._waiting.join()
+        if self._bus.publishing.up.is_set():
+            with suppress(TimeoutError):
+                async with asyncio.timeout(flush_seconds):
+                    await self._waiting.join()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def announce(self, rows: Sequence[OutboxRow]) -> None:
-        """Publish these committed rows soon. While the broker is away they are left to the sweep."""
-        if not self._bus.publishing.up.is_set():
-            return
+        """Publish these committed rows as soon as the broker can be reached. Of more than MAX_WAITING the oldest are left to the sweep."""
         for row in rows:
-            try:
-                self._waiting.put_nowait(row)
-            except asyncio.QueueFull:
-                return
+            if self._waiting.full():
+                self._waiting.get_nowait()
+                self._waiting.task_done()
+            self._waiting.put_nowait(row)
 
     async def _publish_own(self) -> None:
         while True:
@@ -101,7 +103,7 @@ class Outbox:
             while len(batch) < BATCH and not self._waiting.empty():
                 batch.append(self._waiting.get_nowait())
             try:
-                await self.publish(batch)
+                await self._publish_while_own(batch)
             except Exception as error:
                 if not is_database_trouble(error):
                     log.exception("fail-publishing", events=len(batch))
@@ -110,15 +112,21 @@ class Outbox:
                 for _ in batch:
                     self._waiting.task_done()
 
+    async def _publish_while_own(self, rows: Sequence[OutboxRow]) -> None:
+        """Publish as soon as the broker can be reached, once more what it was lost under, and nothing that is not ours any more."""
+        while rows:
+            await self._bus.publishing.usable()
+            oldest = time.monotonic() - OWN_SECONDS
+            rows = [row for row in rows if row.made_at > oldest]
+            if rows and (rows := await self.publish(rows)):
+                await asyncio.sleep(RETRY_SECONDS)
+
     async def _sweep(self) -> None:
         while True:
             try:
-                await self._bus.publishing.up.wait()
-                await self._bus.publishing.unblocked()
+                await self._bus.publishing.usable()
                 while await self.sweep_once() == BATCH:
                     pass
-            except BrokerUnavailable:
-                pass
             except Exception as error:
                 if not is_database_trouble(error):
                     log.exception("fail-sweeping")
@@ -136,8 +144,8 @@ class Outbox:
             await self.publish([row])
         return len(rows)
 
-    async def publish(self, rows: Sequence[OutboxRow]) -> None:
-        """Publish together, mark what was confirmed, count what was refused. BrokerUnavailable is not a row's fault."""
+    async def publish(self, rows: Sequence[OutboxRow]) -> list[OutboxRow]:
+        """Publish together, mark what was confirmed, count what was refused; returns the rows that the broker was lost under."""
         failpoint("outbox.before_publish")
         now = time.time_ns() // 1_000_000
         results = await asyncio.gather(
@@ -158,6 +166,7 @@ class Outbox:
         for result in results:
             if isinstance(result, BaseException) and not isinstance(result, MessageRefused | BrokerUnavailable):
                 raise result
+        return [row for row, result in zip(rows, results, strict=True) if isinstance(result, BrokerUnavailable)]
 
     async def _mark(self, rows: Sequence[OutboxRow]) -> None:
         async with self._pool.acquire(timeout=2) as connection:

@@ -1,0 +1,86 @@
+"""A link to the broker comes back from whatever ends it, and a call under way says that the broker was lost."""
+
+import asyncio
+
+import aiormq.connection
+import pytest
+from aio_pika.abc import AbstractChannel
+
+from chassis import bus
+from chassis.bus import BrokerUnavailable, Link, MessageRefused, calling_broker
+from chassis.events import encode
+from tests.support.event_process import Pipe, Process, pipe, process, user_event
+
+__all__ = ["pipe", "process"]
+
+
+async def test_publishing_while_the_link_is_given_up_says_that_the_broker_is_lost(process: Process) -> None:
+    events = [user_event(f"user_{number}") for number in range(300)]
+    tasks = [
+        asyncio.create_task(
+            process.bus.publish_event(encode(event), event_id=event.id, event_type=event.type, published_ms=1)
+        )
+        for event in events
+    ]
+    await asyncio.sleep(0.01)
+    await process.bus.publishing.reopen()
+    results = await asyncio.gather(*tasks, return_exceptions=True)
+    assert {type(result) for result in results} <= {type(None), BrokerUnavailable}
+    assert BrokerUnavailable in {type(result) for result in results}
+    await asyncio.wait_for(process.bus.publishing.up.wait(), 10)
+
+
+async def test_a_broker_that_falls_silent_while_a_link_is_opened_is_connected_to_anew(
+    pipe: Pipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bus, "HEARTBEAT_SECONDS", 1)
+    monkeypatch.setattr(aiormq.connection.Connection, "HEARTBEAT_GRACE_MULTIPLIER", 0.5)
+    opened = []
+
+    async def declare(channel: AbstractChannel) -> None:
+        opened.append(channel)
+        if len(opened) == 1:
+            pipe.fall_silent()
+        await channel.declare_queue("any", durable=True)
+
+    link = Link(pipe.url, "test", declare)
+    link.start()
+    try:
+        async with asyncio.timeout(10):
+            while len(opened) < 1:
+                await asyncio.sleep(0.01)
+            await asyncio.sleep(2.5)
+            pipe.speak_again()
+            await link.up.wait()
+        assert len(opened) == 2
+    finally:
+        await link.stop()
+
+
+async def test_a_message_nobody_takes_is_refused_and_nothing_else(process: Process) -> None:
+    with pytest.raises(MessageRefused):
+        await process.bus.publish_to_queue("no.such.queue", b"{}", message_id="m", headers={})
+    await process.publish(user_event())
+
+
+async def test_a_cancellation_stays_one() -> None:
+    async def wait() -> None:
+        with calling_broker():
+            await asyncio.sleep(60)
+
+    task = asyncio.create_task(wait())
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+@pytest.mark.parametrize("ended_by", [asyncio.CancelledError(), Exception(), ConnectionResetError(), TimeoutError()])
+async def test_whatever_the_client_library_ends_a_call_by_is_the_brokers_trouble(ended_by: BaseException) -> None:
+    with pytest.raises(BrokerUnavailable), calling_broker():
+        raise ended_by
+
+
+async def test_a_fault_of_ours_is_not_the_brokers_trouble() -> None:
+    with pytest.raises(ValueError, match="ours"), calling_broker():
+        raise ValueError("ours")

@@ -1,0 +1,200 @@
+"""The outbox on real servers: what is committed is published as soon as the broker takes it, by its writer or whoever is left."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import aio_pika
+import asyncpg
+import pytest
+from aiormq.abc import FieldTable
+from pamqp import commands
+
+from chassis import outbox
+from chassis.database import Database
+from chassis.events import EventTooLarge, encode, new_event
+from tests.support.event_process import Effects, Pipe, Process, consuming, open_process, pipe, process, user_event
+from tests.support.fixtures import NewDatabase, eventually
+
+__all__ = ["pipe", "process"]
+
+
+async def insert_row(
+    process: Process, event_id: str, event_type: str, body: bytes, *, born: str, attempts: int = 0
+) -> None:
+    """A row as a dead writer left it; `born` is an interval before now."""
+    async with process.database.acquire() as connection:
+        await connection.execute(
+            "INSERT INTO outbox (event_id, workspace_id, type, subject, body, attempts, created_at, claimed_until) VALUES"
+            " ($1, 'ws_1', $2, 'user_1', $3, $4, now() - $5::text::interval, now() - $5::text::interval + interval '10 seconds')",
+            event_id,
+            event_type,
+            body,
+            attempts,
+            born,
+        )
+
+
+async def test_a_committed_event_is_published_and_marked(process: Process) -> None:
+    effects, event = Effects(), user_event()
+    async with consuming(process, effects):
+        async with process.database.transaction() as tx:
+            tx.emit(event)
+        await eventually(lambda: effects.saw(event))
+    assert await eventually(lambda: process.is_published(event))
+
+
+async def emit_then_fail(database: Database) -> None:
+    async with database.transaction() as tx:
+        tx.emit(user_event())
+        raise ZeroDivisionError
+
+
+async def test_an_event_of_a_rolled_back_transaction_is_never_announced(process: Process) -> None:
+    effects, kept = Effects(), user_event("user_2")
+    async with consuming(process, effects):
+        with pytest.raises(ZeroDivisionError):
+            await emit_then_fail(process.database)
+        async with process.database.transaction() as tx:
+            tx.emit(kept)
+        await eventually(lambda: effects.saw(kept))
+    assert await process.value("SELECT count(*) FROM outbox") == 1
+
+
+async def test_events_left_by_a_dead_writer_are_swept_when_its_time_is_over(process: Process) -> None:
+    effects, event = Effects(), user_event()
+    await insert_row(process, event.id, event.type, encode(event), born="11 seconds")
+    async with consuming(process, effects):
+        await eventually(lambda: effects.saw(event))
+    assert await eventually(lambda: process.is_published(event))
+
+
+async def test_a_row_is_its_writers_for_ten_seconds(process: Process) -> None:
+    """Born claimed: no relay takes it while its writer may be publishing it."""
+    event = user_event()
+    async with process.database.acquire() as connection:
+        await connection.execute(
+            "INSERT INTO outbox (event_id, workspace_id, type, subject, body) VALUES ($1, 'ws_1', $2, 'user_1', $3)",
+            event.id,
+            event.type,
+            encode(event),
+        )
+    assert await process.database.outbox.sweep_once() == 0
+    seconds = await process.value("SELECT extract(epoch FROM claimed_until - now())::float8 FROM outbox")
+    assert 9 < seconds <= 10
+
+
+async def test_relays_that_sweep_at_once_share_the_rows(process: Process, broker_url: str) -> None:
+    events = [user_event(f"user_{number}") for number in range(450)]
+    for event in events:
+        await insert_row(process, event.id, event.type, encode(event), born="9.5 seconds")
+    async with open_process(process.dsn, broker_url) as other:
+        await asyncio.wait_for(other.bus.publishing.up.wait(), 10)
+        await asyncio.sleep(0.6)
+        relays = [process.database.outbox, other.database.outbox]
+        await asyncio.gather(*(relay.sweep_once() for relay in relays * 3))
+        left = "SELECT count(*) FROM outbox WHERE published_at IS NULL"
+        await eventually(lambda: _is_none_left(process, left))
+    assert (await process.bus.depths("leads"))["leads.users"] == len(events)
+
+
+async def _is_none_left(process: Process, query: str) -> bool:
+    return bool(await process.value(query) == 0)
+
+
+@asynccontextmanager
+async def full_queue(broker_url: str, routing_key: str) -> AsyncIterator[None]:
+    """A queue that takes nothing, bound to one type: the broker refuses every message of it."""
+    connection = await aio_pika.connect(broker_url)
+    async with connection:
+        channel = await connection.channel()
+        full: FieldTable = {"x-max-length": 0, "x-overflow": "reject-publish"}
+        queue = await channel.declare_queue("full", durable=True, arguments=full)
+        await queue.bind("events", routing_key)
+        yield
+        await queue.delete(if_empty=False)
+
+
+async def test_a_row_the_broker_refuses_is_parked_and_others_pass(process: Process, broker_url: str) -> None:
+    refused, good = user_event(), user_event("user_2")
+    async with full_queue(broker_url, "user.disabled"):
+        await insert_row(process, refused.id, "user.disabled", encode(refused), born="11 seconds", attempts=4)
+        reason = "SELECT parked_reason FROM outbox WHERE event_id = $1"
+        assert await eventually(lambda: process.value(reason, refused.id)) == "refused by the broker"
+        async with process.database.transaction() as tx:
+            tx.emit(good)
+        # Sooner than any sweep would: the link that the refusal ended took its writer's events along when it came back.
+        await eventually(lambda: process.is_published(good), seconds=5)
+    assert not await process.is_published(refused)
+
+
+async def test_an_event_above_the_limit_is_refused_where_it_is_written(process: Process) -> None:
+    big = new_event("user.created", source="/services/auth", workspace_id="ws", subject="s", data={"x": "x" * 262_144})
+
+    async def emit() -> None:
+        async with process.database.transaction() as tx:
+            tx.emit(big)
+
+    with pytest.raises(EventTooLarge):
+        await emit()
+    with pytest.raises(asyncpg.CheckViolationError):
+        await insert_row(process, big.id, big.type, b"x" * 262_145, born="0 seconds")
+    assert await process.value("SELECT count(*) FROM outbox") == 0
+
+
+async def test_events_committed_while_the_broker_is_away_are_published_once_it_is_back(
+    new_database: NewDatabase, pipe: Pipe
+) -> None:
+    """By their writer and at once: not when its ten seconds are over and a relay takes them."""
+    pipe.close()
+    async with open_process(await new_database("chassis"), pipe.url) as process:
+        event = user_event()
+        async with process.database.transaction() as tx:
+            tx.emit(event)
+        await asyncio.sleep(0.3)
+        assert not await process.is_published(event)
+        await pipe.open()
+        await eventually(lambda: process.is_published(event), seconds=5)
+
+
+async def test_events_whose_writer_lost_its_link_for_too_long_are_left_to_the_sweep(
+    process: Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outbox, "OWN_SECONDS", 0.0)
+    event = user_event()
+    async with process.database.transaction() as tx:
+        tx.emit(event)
+    await asyncio.sleep(0.3)
+    assert not await process.is_published(event)
+    await process.value("UPDATE outbox SET claimed_until = now() RETURNING 1")
+    await eventually(lambda: process.is_published(event), seconds=5)
+
+
+async def test_of_more_events_than_may_wait_the_newest_are_kept(
+    process: Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outbox, "MAX_WAITING", 3)
+    waiting = outbox.Outbox(process.database.control, process.bus)
+    rows = outbox.outbox_rows([user_event(f"user_{number}") for number in range(5)])
+    waiting.announce(rows)
+    assert [waiting._waiting.get_nowait() for _ in range(3)] == rows[2:]
+
+
+async def test_a_broker_with_an_alarm_is_sent_nothing_until_it_is_over(new_database: NewDatabase, pipe: Pipe) -> None:
+    async with open_process(await new_database("chassis"), pipe.url) as process:
+        await asyncio.wait_for(process.bus.publishing.up.wait(), 10)
+        pipe.send(commands.Connection.Blocked("low on memory"))
+        await asyncio.sleep(0.1)
+        own, left = user_event(), user_event("user_2")
+        await insert_row(process, left.id, left.type, encode(left), born="11 seconds")
+        async with process.database.transaction() as tx:
+            tx.emit(own)
+        with pytest.raises(TimeoutError):  # as the process's own health asks, in vain
+            await asyncio.wait_for(process.bus.depths("leads"), 1.2)
+        unclaimed = "SELECT count(*) FROM outbox WHERE published_at IS NULL AND claimed_until <= now()"
+        assert await process.value(unclaimed) == 1
+        assert not await process.is_published(own)
+        pipe.send(commands.Connection.Unblocked())
+        await eventually(lambda: process.is_published(own), seconds=3)
+        await eventually(lambda: process.is_published(left), seconds=3)
+        assert pipe.connections == 2  # nobody has opened the links anew
