@@ -66,6 +66,8 @@ class TokenVerifier:
         self._poll_seconds = poll_seconds
         self._keys: dict[str, Any] = {}
         self._keys_asked_at = float("-inf")
+        self._keys_missed = True
+        self._asking = asyncio.Lock()
         self._ended: dict[str, float] = {}
         self._verified: dict[str, tuple[Principal, float]] = {}
         self._tasks: list[asyncio.Task[None]] = []
@@ -135,24 +137,33 @@ class TokenVerifier:
         return self._verified[token]
 
     async def _key(self, key_id: str) -> Any:
-        if key_id not in self._keys and time.monotonic() - self._keys_asked_at > REFETCH_SECONDS:
-            try:
-                await self._load_keys()
-            except (*_UNREACHABLE, jwt.PyJWTError) as error:
-                raise Unavailable("The token's key is unknown here and auth cannot be asked; try again.") from error
+        """The key; Unauthorized if auth does not know it, Unavailable if auth could not be asked. One asks for all who wait."""
         if key_id not in self._keys:
-            raise Unauthorized("The access token is not valid.")
-        return self._keys[key_id]
+            async with self._asking:
+                if key_id not in self._keys and time.monotonic() - self._keys_asked_at > REFETCH_SECONDS:
+                    with suppress(*_UNREACHABLE, jwt.PyJWTError):
+                        await self._load_keys()
+        if key_id in self._keys:
+            return self._keys[key_id]
+        if self._keys_missed:
+            raise Unavailable("The token's key is unknown here and auth cannot be asked; try again.")
+        raise Unauthorized("The access token is not valid.")
 
     async def _load_keys(self) -> None:
         self._keys_asked_at = time.monotonic()
-        found = await self._source.keys()
-        self._keys = {str(key.key_id): key.key for key in jwt.PyJWKSet.from_dict(dict(found)).keys}
+        try:
+            found = await self._source.keys()
+            self._keys = {str(key.key_id): key.key for key in jwt.PyJWKSet.from_dict(dict(found)).keys}
+        except Exception:
+            self._keys_missed = True
+            raise
+        self._keys_missed = False
 
     async def _keep_keys(self) -> None:
         while True:
             try:
-                await self._load_keys()
+                async with self._asking:
+                    await self._load_keys()
                 delay = self._refresh_seconds
             except Exception as error:  # noqa: BLE001 - whatever it is, the next round must come
                 log.warning("fail-loading-keys", error=repr(error))

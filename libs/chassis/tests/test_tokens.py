@@ -22,9 +22,15 @@ class Breakable:
     def __init__(self, identity: TestIdentity) -> None:
         self._identity = identity
         self.reachable = True
+        self._missed = False
+
+    async def was_missed(self) -> bool:
+        """True once keys were asked for in vain."""
+        return self._missed
 
     async def keys(self) -> Mapping[str, Any]:
         if not self.reachable:
+            self._missed = True
             raise ConnectionError("auth is away")
         return await self._identity.keys()
 
@@ -32,6 +38,28 @@ class Breakable:
         if not self.reachable:
             raise ConnectionError("auth is away")
         return await self._identity.ended_sessions()
+
+
+class Rotating:
+    """An identity source whose answers take a moment, and whose key changes."""
+
+    def __init__(self, identity: TestIdentity) -> None:
+        self._old, self._new = identity, TestIdentity()
+        self.rotated, self.asked = False, 0
+
+    async def keys(self) -> Mapping[str, Any]:
+        self.asked += 1
+        await asyncio.sleep(0.05)
+        [key] = (await (self._new if self.rotated else self._old).keys())["keys"]
+        return {"keys": [{**key, "kid": "new-key" if self.rotated else "test-key"}]}
+
+    async def ended_sessions(self) -> Sequence[Mapping[str, Any]]:
+        return []
+
+    def token(self, **claims: Any) -> str:
+        """One signed by the new key."""
+        held = jwt.decode(self._new.token(**claims), options={"verify_signature": False})
+        return jwt.encode(held, self._new._key, algorithm="EdDSA", headers={"kid": "new-key"})
 
 
 @pytest.fixture
@@ -113,17 +141,53 @@ async def test_an_ended_session_is_refused_although_its_token_was_verified_befor
     await eventually(refused, seconds=5)
 
 
+def signed_by_another(identity: TestIdentity, kid: str) -> str:
+    """A token under a key that the verifier has not seen."""
+    claims = jwt.decode(identity.token(), options={"verify_signature": False})
+    return "Bearer " + jwt.encode(claims, Ed25519PrivateKey.generate(), algorithm="EdDSA", headers={"kid": kid})
+
+
 async def test_while_auth_is_away_known_keys_go_on_and_unknown_ones_are_503(
-    verifier: TokenVerifier, identity: TestIdentity, source: Breakable, monkeypatch: pytest.MonkeyPatch
+    verifier: TokenVerifier, identity: TestIdentity, source: Breakable
 ) -> None:
     source.reachable = False
-    await asyncio.sleep(0.3)
+    await eventually(lambda: source.was_missed())
     await verifier.verify(f"Bearer {identity.token(sid='sess_8')}")
-    claims = jwt.decode(identity.token(), options={"verify_signature": False})
-    unknown = jwt.encode(claims, Ed25519PrivateKey.generate(), algorithm="EdDSA", headers={"kid": "new-key"})
-    monkeypatch.setattr("chassis.tokens.REFETCH_SECONDS", 0)
-    with pytest.raises(Unavailable):
-        await verifier.verify(f"Bearer {unknown}")
+    for number in range(3):
+        with pytest.raises(Unavailable):
+            await verifier.verify(signed_by_another(identity, f"new-key-{number}"))
+    source.reachable = True
+    async with asyncio.timeout(5):
+        while not await is_refused(verifier, signed_by_another(identity, "nobody's")):
+            await asyncio.sleep(0.02)
+
+
+async def is_refused(verifier: TokenVerifier, authorization: str) -> bool:
+    """True: 401. False: 503."""
+    try:
+        await verifier.verify(authorization)
+    except Unavailable:
+        return False
+    except Unauthorized:
+        return True
+    raise AssertionError("a token under an unknown key was accepted")
+
+
+async def test_requests_with_a_new_key_wait_for_one_answer_and_are_all_let_in(identity: TestIdentity) -> None:
+    source = Rotating(identity)
+    verifier = TokenVerifier(source, refresh_seconds=3600, poll_seconds=3600)
+    verifier.start()
+    try:
+        assert await verifier.wait_ready(5)
+        source.rotated = True
+        verifier._keys_asked_at -= 10
+        asked = source.asked
+        tokens = [f"Bearer {source.token(jti=str(number))}" for number in range(10)]
+        principals = await asyncio.gather(*(verifier.verify(token) for token in tokens))
+        assert {principal.subject for principal in principals} == {"user_1"}
+        assert source.asked == asked + 1
+    finally:
+        await verifier.stop()
 
 
 async def test_a_process_that_never_reached_auth_lets_nobody_in(source: Breakable, identity: TestIdentity) -> None:
