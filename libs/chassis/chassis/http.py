@@ -175,6 +175,8 @@ class OutboundClient:
                 answer = await self._send(
                     method, target, address=address, headers=headers or {}, content=content, timeout=timeout
                 )
+        except UnicodeError as error:  # a host's name or a header that cannot be written in ASCII
+            raise OutboundRefused(f"the request cannot be written: {error}") from error
         except (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout) as error:
             OUTBOUND_CALLS.labels("unreachable").inc()
             raise OutboundFailed(f"no connection: {error or type(error).__name__}", sent=False) from error

@@ -26,12 +26,19 @@ def _known_zone(name: str) -> str:
     return name
 
 
+def _printable_ascii(text: str) -> str:
+    if not (text.isascii() and text.isprintable()):
+        raise ValueError("must be printable ASCII characters (RFC 6749, appendix A)")
+    return text
+
+
 def _signing_secret(text: str) -> str:
     if not is_signing_secret(text):
         raise ValueError("must be whsec_ followed by 24 to 64 bytes in base64")
     return text
 
 
+VendorSecret = Annotated[Secret, AfterValidator(_printable_ascii)]
 TimeZone = Annotated[str, AfterValidator(_known_zone)]
 
 
@@ -42,10 +49,10 @@ class _Strict(BaseModel):
 class HubSpotCredentials(_Strict):
     """A static token, or an OAuth app's grant."""
 
-    access_token: Secret | None = None
-    client_id: Secret | None = None
-    client_secret: Secret | None = None
-    refresh_token: Secret | None = None
+    access_token: VendorSecret | None = None
+    client_id: VendorSecret | None = None
+    client_secret: VendorSecret | None = None
+    refresh_token: VendorSecret | None = None
 
     @model_validator(mode="after")
     def _one_form(self) -> Self:

@@ -30,7 +30,7 @@ NEW_CONNECTION_EXAMPLE = {
     "name": "HubSpot",
     "vendor": "hubspot",
     "mode": "all",
-    "credentials": {"access_token": "pat-eu1-…"},
+    "credentials": {"access_token": "pat-eu1-00000000-0000-0000-0000-000000000000"},
 }
 MAPPING_INPUT_EXAMPLE = {
     "fields": [
