@@ -42,6 +42,7 @@ def settlement_event(
         connection_name=connection.name,
         vendor=connection.vendor,
         lead_id=claim.lead_id,
+        external_id=settlement.record_id,
         version=settlement.version,
         announcement=announcement,
         attempts=untold_attempts(settlement),
@@ -57,19 +58,20 @@ def lead_event(
     connection_name: str,
     vendor: str,
     lead_id: str,
+    external_id: str | None,
     version: int,
     announcement: Announcement,
     attempts: Sequence[Mapping[str, Any]],
     event_count: int,
     cause: Context,
 ) -> Event:
-    """`crm.lead.failed` if the announcement has a kind, else `crm.lead.synced`."""
+    """`crm.lead.failed` if the announcement has a kind, else `crm.lead.synced`. Both name the record the lead is at now."""
     data: dict[str, Any] = {
         "connection_id": connection_id,
         "connection_name": connection_name,
         "vendor": vendor,
         "lead_id": lead_id,
-        "external_id": announcement.external_id,
+        "external_id": external_id,
         "version": version,
         "operation": announcement.operation,
         "created": announcement.created,

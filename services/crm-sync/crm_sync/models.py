@@ -84,12 +84,15 @@ class Claim:
     in_flight_version: int
     addressed_record: str | None
     """The record that call was addressed to; None: our own property."""
+    unsettled_lead: Mapping[str, Any] | None
+    """The lead as that call took it along; None if no call's outcome is open."""
     copy_version: int
     deleted: bool
     lead: Mapping[str, Any]
     record_id: str | None
     """The record the lead is linked to."""
     sent: Mapping[str, Any] | None
+    """The properties the record was last given, None for a value that nobody knows. None as a whole: it was given nothing."""
     attempts: int
     unknowns: int
     suspect: bool
@@ -130,7 +133,6 @@ class Announcement:
     """The event a settlement is announced by. `kind` None: `crm.lead.synced`."""
 
     operation: Literal["upsert", "archive", "release"]
-    external_id: str | None
     created: bool | None = None
     request_id: str | None = None
     kind: Literal["permanent", "unknown", "duplicate_external", "retrying"] | None = None
@@ -162,6 +164,11 @@ class Settlement:
     attempt: Attempt | None = None
     dead_kind: DeadKind | None = None
     announcement: Announcement | None = None
+
+    @property
+    def record_id(self) -> str | None:
+        """The record the lead is at after it."""
+        return None if self.release else self.link or self.claim.record_id
 
 
 @dataclass(frozen=True, slots=True)

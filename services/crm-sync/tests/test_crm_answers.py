@@ -63,6 +63,8 @@ def error(message="no", category="VALIDATION_ERROR", **more):
         (answer(524), TroubleKind.UNANSWERED, None),
         (answer(301), TroubleKind.TRANSIENT, None),
         (answer(404, {"message": "resource not found"}), TroubleKind.TRANSIENT, None),
+        (answer(404, error("resource not found", "OBJECT_NOT_FOUND")), TroubleKind.TRANSIENT, None),
+        (answer(410), TroubleKind.TRANSIENT, None),
         (answer(400, error('Property "plan" does not exist: PROPERTY_DOESNT_EXIST')), TroubleKind.UNMAPPED, None),
         (
             answer(400, error('Property "ao_lead_id" does not exist: PROPERTY_DOESNT_EXIST')),
@@ -81,6 +83,43 @@ def test_answers_that_are_about_the_connection(given, kind, wait):
 def test_a_refusal_of_several_records_is_split_and_of_one_is_its_own(status):
     assert isinstance(judge(call(2), answer(status, error())), Split)
     verdict = judge(call(1), answer(status, error()))
+    assert isinstance(verdict, Judged)
+    assert isinstance(verdict.outcomes["lead_0"], Refused)
+
+
+def test_a_404_is_about_a_record_only_if_it_names_one():
+    gone = answer(404, error("Object not found.", "OBJECT_NOT_FOUND", context={"id": ["0"]}))
+    verdict = judge(call(1, Operation.UPDATE), gone)
+    assert isinstance(verdict, Judged)
+    assert isinstance(verdict.outcomes["lead_0"], Gone)
+    for operation in (Operation.UPSERT, Operation.UPDATE):
+        verdict = judge(call(1, operation), answer(404, error("resource not found", "OBJECT_NOT_FOUND")))
+        assert isinstance(verdict, Trouble)
+        assert "check the API version" in verdict.error.message
+
+
+@pytest.mark.parametrize("status", [200, 207, 400, 429])
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"results": 5, "errors": 3},
+        {"results": [7, {"id": "77", "properties": "x"}]},
+        {"errors": [{"context": ["x"]}, {"context": {"objectWriteTraceId": 5, "ids": 5}}]},
+        {"errors": [{"message": 5, "category": [], "correlationId": {}, "status": "²", "context": {"id": [[]]}}]},
+        {"message": 5, "category": {}, "correlationId": 5, "policyName": []},
+    ],
+)
+def test_an_answer_of_another_shape_is_read_as_far_as_it_goes(status, body):
+    for operation in (Operation.UPSERT, Operation.UPDATE, Operation.LOOK_UP):
+        verdict = judge(call(2, operation), answer(status, body))
+        if isinstance(verdict, Judged):
+            assert set(verdict.outcomes) == {"lead_0", "lead_1"}
+            assert not [each for each in verdict.outcomes.values() if isinstance(each, Written)]
+
+
+def test_an_errors_write_id_may_come_without_a_list():
+    errors = [error("bad", context={"objectWriteTraceId": "lead_0:1"})]
+    verdict = judge(call(1), answer(200, {"results": [], "errors": errors}))
     assert isinstance(verdict, Judged)
     assert isinstance(verdict.outcomes["lead_0"], Refused)
 

@@ -371,3 +371,68 @@ async def test_a_record_hubspot_fails_on_again_and_again_is_blamed_itself_in_the
     dead = await crm.until("lead_poison", connection, state="dead", dead_class="permanent")
     assert dead["last_error"]["status"] == 500
     assert len(await crm.dead_letters()) == 1
+
+
+@pytest.mark.parametrize("company", ["first", None], ids=["back-to-the-old", "emptied"])
+async def test_a_value_that_may_have_been_written_is_written_over(crm, company):
+    """What the record was last given for sure says nothing while a later write's outcome is unknown."""
+    connection = await crm.connect()
+    await crm.lead("lead_1", company=company)
+    await crm.in_step("lead_1", connection)
+    crm.fault(UPDATE, {"do": "drop", "work": True}, times=1)
+    await crm.lead("lead_1", 2, company="second")
+    await crm.until("lead_1", connection, state="unknown")
+    await crm.lead("lead_1", 3, company=company)
+    await crm.in_step("lead_1", connection, 3)
+    [contact] = crm.contacts()
+    assert (contact["properties"].get("company") or None) == company
+
+
+async def test_a_value_of_a_write_that_failed_is_written_over(crm):
+    """A server error may come after the work: the simulator does it, and then answers 500."""
+    connection = await crm.connect()
+    await crm.lead("lead_1", company="first")
+    standing = await crm.in_step("lead_1", connection)
+    crm.fault(UPDATE, {"do": "status", "status": 500}, times=1)
+    path = f"/crm/objects/2026-03/contacts/{standing['external_id']}"
+    headers = {"authorization": f"Bearer pat-sim-{crm.portal}"}
+    crm.simulators.request("PATCH", path, json={"properties": {"company": "second"}}, headers=headers)
+    await crm.lead("lead_1", 2, company="second")
+    await crm.resting(connection)
+    await crm.lead("lead_1", 3, company="first")
+    await crm.in_step("lead_1", connection, 3)
+    [contact] = crm.contacts()
+    assert contact["properties"]["company"] == "first"
+
+
+@pytest.mark.parametrize("linked", [False, True])
+async def test_an_address_hubspot_does_not_have_is_no_leads_fault(crm, linked):
+    connection = await crm.connect()
+    await crm.lead("lead_0")
+    first = await crm.in_step("lead_0", connection)
+    crm.fault("contacts.*", {"do": "status", "status": 404}, times=None)
+    for number in range(0 if linked else 1, 1 if linked else 4):
+        await crm.lead(f"lead_{number}", 2 if linked else 1, company="Engines Ltd")
+    shown = await crm.resting(connection, 3)
+    assert "HubSpot does not have this address" in shown["trouble"]["reason"]
+    assert await crm.dead_letters() == []
+    assert (await crm.standing("lead_0", connection))["external_id"] == first["external_id"]
+
+
+async def test_a_raised_limit_is_used_while_the_old_one_still_waits(crm, monkeypatch):
+    monkeypatch.setattr("crm_sync.sync.syncer.LONGEST_WAIT_SECONDS", 0.3)
+    connection = await crm.connect()
+    await crm.lead("lead_1")
+    await crm.in_step("lead_1", connection)
+    path = f"/api/crm/connections/{connection['id']}"
+    slow = {"settings": {"requests_per_10_seconds": 1}}
+    assert (await crm.client.patch(path, json=slow)).status_code == 200
+    await crm.lead("lead_2")
+    await crm.in_step("lead_2", connection)
+    await crm.lead("lead_3")
+    await crm.taken_in("lead_3")
+    await asyncio.sleep(0.3)
+    assert (await crm.standing("lead_3", connection))["synced_version"] == 0
+    fast = {"settings": {"requests_per_10_seconds": 10_000}}
+    assert (await crm.client.patch(path, json=fast)).status_code == 200
+    await crm.in_step("lead_3", connection)

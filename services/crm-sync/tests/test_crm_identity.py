@@ -117,6 +117,8 @@ async def test_of_two_leads_whose_contacts_were_merged_one_holds_the_record_with
     dead = await crm.until("lead_2", connection, state="dead", dead_class="duplicate_external")
     assert dead["external_id"] is None
     assert dead["last_error"]["holder_lead_id"] == "lead_1"
+    failed = (await crm.events("lead_2", connection))[-1]
+    assert (failed["type"], failed["data"]["external_id"]) == ("crm.lead.failed", None)
     # What the second lead's call wrote before it was known whose record that is, is put right.
     await crm.in_step("lead_1", connection, 2)
 
@@ -125,6 +127,30 @@ async def test_of_two_leads_whose_contacts_were_merged_one_holds_the_record_with
 
     await eventually(is_right)
     assert len(crm.contacts()) == 1
+
+
+async def test_of_two_leads_of_one_batch_whose_contacts_were_merged_the_holders_data_is_there_in_the_end(crm):
+    connection = await crm.connect()
+    for name in ("lead_1", "lead_2"):
+        await crm.lead(name, company=name)
+    ids = [(await crm.in_step(name, connection))["external_id"] for name in ("lead_1", "lead_2")]
+    hubspot(crm, "POST", "/merge", json={"primaryObjectId": ids[0], "objectIdToMerge": ids[1]})
+    await crm.pause(connection)
+    await crm.lead("lead_1", 2, company="of lead_1")
+    await crm.lead("lead_2", 2, company="of lead_2")
+    await crm.taken_in("lead_2", 2)
+    await crm.resume(connection)
+
+    async def settled():
+        return (await crm.count("idle"), await crm.count("dead")) == (1, 1)
+
+    await eventually(settled)
+    [letter] = await crm.dead_letters()
+    holder = letter["error"]["holder_lead_id"]
+    assert {letter["lead_id"], holder} == {"lead_1", "lead_2"}
+    [contact] = crm.contacts()
+    assert (contact["properties"]["company"], contact["properties"]["ao_lead_id"]) == (f"of {holder}", holder)
+    assert (await crm.in_step(holder, connection, 2))["external_id"] == contact["id"]
 
 
 async def test_a_deleted_lead_is_released_and_its_contact_kept(crm):

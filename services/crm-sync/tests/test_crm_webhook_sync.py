@@ -1,11 +1,13 @@
 """Leads on their way to a webhook receiver, by Standard Webhooks."""
 
 import base64
+import json
 
 import pytest
 from standardwebhooks import Webhook
 
 from crm_sync.credentials import new_signing_secret
+from tests.support.fixtures import eventually
 
 
 async def connect(crm, *answers, **given):
@@ -83,3 +85,30 @@ async def test_a_deleted_lead_is_told_only_where_it_is_asked_for(crm):
     await crm.in_step("lead_1", connection, 2)
     assert len(crm.simulators.deliveries(name)) == 2
     assert (await crm.events("lead_1", connection))[-1]["data"]["operation"] == "archive"
+
+
+@pytest.mark.parametrize("answer", [{"drop": True}, {"status": 500}, {"status": 503}])
+async def test_a_lead_that_is_as_before_is_told_again_if_the_message_between_may_have_arrived(crm, answer):
+    name, connection = await connect(crm, {"status": 200}, answer)
+    await crm.lead("lead_1", company="first")
+    await crm.in_step("lead_1", connection)
+    await crm.lead("lead_1", 2, company="second")
+
+    async def is_told():
+        return len(crm.simulators.deliveries(name)) == 2
+
+    await eventually(is_told)
+    await crm.lead("lead_1", 3, company="first")
+    await crm.in_step("lead_1", connection, 3)
+    last = json.loads(crm.simulators.deliveries(name)[-1]["body"])
+    assert (last["data"]["version"], last["data"]["properties"]["company"]) == (3, "first")
+
+
+@pytest.mark.parametrize("url", ["https://" + "a" * 64 + ".com/", "https://a..b.com/"])
+async def test_an_address_that_cannot_be_written_is_said_by_verify(crm, url):
+    body = {"name": "hook", "vendor": "webhook", "mode": "selected", "settings": {"url": url}}
+    created = await crm.client.post("/api/crm/connections", json=body)
+    assert created.status_code == 201, created.text
+    found = (await crm.client.post(f"/api/crm/connections/{created.json()['id']}/verify")).json()
+    assert found["ok"] is False
+    assert "Not called" in found["problems"][0]["detail"]

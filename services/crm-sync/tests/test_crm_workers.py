@@ -39,6 +39,23 @@ async def test_a_crash_between_the_crms_accept_and_our_result_leaves_one_contact
     assert operations[-3:] == [UPSERT, "contacts.batch_read", UPDATE]
 
 
+async def test_what_a_dead_workers_call_may_have_filled_is_cleared_if_the_lead_has_lost_it(own_crm, start_process):
+    connection = await own_crm.connect()
+    dying = await start_process(failpoint="sync.after_call")
+    await own_crm.lead("lead_1", company="Engines", title=None)
+    assert await dying.exit_code() == -signal.SIGKILL
+    [contact] = own_crm.contacts()
+    path = f"/crm/v3/objects/contacts/{contact['id']}"
+    headers = {"authorization": f"Bearer pat-sim-{own_crm.portal}"}
+    own_crm.simulators.request("PATCH", path, json={"properties": {"jobtitle": "typed in"}}, headers=headers)
+    await own_crm.lead("lead_1", 2, company=None, title=None)
+    await start_process()
+    await own_crm.in_step("lead_1", connection, 2, seconds=20)
+    [contact] = own_crm.contacts()
+    assert not contact["properties"].get("company")
+    assert contact["properties"]["jobtitle"] == "typed in"
+
+
 @pytest.mark.parametrize("failpoint", ["sync.before_call", "sync.before_settle", "database.after_commit"])
 async def test_a_worker_killed_anywhere_on_the_way_leaves_one_contact_and_one_event(own_crm, start_process, failpoint):
     connection = await own_crm.connect()
@@ -97,6 +114,34 @@ async def test_a_lead_changed_while_its_call_is_out_ends_at_the_newest_version(o
     assert contact["properties"]["company"] == "v2"
     versions = [event["data"]["version"] for event in await own_crm.events("lead_1", connection)]
     assert versions == [1, 2]
+
+
+async def test_a_holder_whose_call_was_out_when_its_record_was_written_over_has_its_data_in_the_end(
+    own_crm, start_worker
+):
+    await start_worker()
+    await start_worker()
+    connection = await own_crm.connect()
+    for name in ("lead_1", "lead_2"):
+        await own_crm.lead(name)
+    ids = [(await own_crm.in_step(name, connection))["external_id"] for name in ("lead_1", "lead_2")]
+    merging = {"primaryObjectId": ids[0], "objectIdToMerge": ids[1]}
+    headers = {"authorization": f"Bearer pat-sim-{own_crm.portal}"}
+    own_crm.simulators.request("POST", "/crm/v3/objects/contacts/merge", json=merging, headers=headers)
+    await own_crm.lead("lead_1", 2, company="of lead_1")
+    await own_crm.in_step("lead_1", connection, 2)
+    own_crm.fault(UPDATE, {"do": "hang", "work_first": True, "seconds": 0.8}, containing="again of lead_1", times=1)
+    await own_crm.lead("lead_1", 3, company="again of lead_1")
+
+    async def is_out():
+        return own_crm.contacts()[0]["properties"]["company"] == "again of lead_1"
+
+    await eventually(is_out)
+    await own_crm.lead("lead_2", 2, company="of lead_2")
+    await own_crm.until("lead_2", connection, state="dead", dead_class="duplicate_external")
+    await own_crm.in_step("lead_1", connection, 3)
+    [contact] = own_crm.contacts()
+    assert contact["properties"]["company"] == "again of lead_1"
 
 
 async def test_a_call_whose_connection_breaks_after_the_work_is_looked_up(own_crm, start_worker):

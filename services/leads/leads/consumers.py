@@ -65,8 +65,9 @@ class TimelineConsumer:
 
 
 def _external_ids(deliveries: Sequence[Delivery]) -> list[ExternalId]:
+    """The record each lead is at: a failure names it too, for a lead may lose its record to another one."""
     found = []
-    for event in (delivery.event for delivery in deliveries if delivery.event.type == "crm.lead.synced"):
+    for event in (delivery.event for delivery in deliveries if delivery.event.type.startswith("crm.lead.")):
         if event.subjectversion is None:
             raise MalformedEvent(f"{event.type} without subjectversion")
         data = decode_data(event, CrmData)

@@ -283,6 +283,25 @@ async def test_external_ids_are_shown_without_a_new_version_or_an_event(
     assert edited.headers["etag"] == '"2.3"'
 
 
+async def test_an_id_is_gone_once_a_connection_says_that_the_record_is_another_leads(
+    api: httpx2.AsyncClient, announce: Announce
+) -> None:
+    lead_id = (await api.post("/api/leads", json={"email": "ada@example.com"})).json()["id"]
+
+    async def shown() -> Any:
+        return (await api.get(f"/api/leads/{lead_id}")).json()["external_ids"]
+
+    await announce("crm.lead.synced", lead_id, version=1, external_id="701")
+    await eventually(shown)
+    await announce("crm.lead.failed", lead_id, version=2, external_id="701", kind="permanent")
+    await announce("crm.lead.failed", lead_id, version=3, external_id=None, kind="duplicate_external")
+
+    async def is_gone() -> bool:
+        return not await shown()
+
+    await eventually(is_gone)
+
+
 async def test_of_a_connections_ids_the_newest_counts_in_whatever_order_they_come(
     api: httpx2.AsyncClient, announce: Announce, database: Any
 ) -> None:

@@ -18,7 +18,23 @@ def document_of(answer: VendorAnswer) -> dict[str, Any]:
         document = orjson.loads(answer.body)
     except orjson.JSONDecodeError:
         return {}
-    return document if isinstance(document, dict) else {}
+    return object_of(document)
+
+
+def object_of(value: Any) -> dict[str, Any]:
+    """A member of an answer that should be an object; empty if it is something else."""
+    return value if isinstance(value, dict) else {}
+
+
+def objects_of(value: Any) -> list[dict[str, Any]]:
+    """The objects in a member of an answer that should be a list of them."""
+    return [each for each in value if isinstance(each, dict)] if isinstance(value, list) else []
+
+
+def texts_of(value: Any) -> set[str]:
+    """The texts in a member of an answer that should be a text or a list of them; numbers are taken as text."""
+    listed = value if isinstance(value, list) else [value]
+    return {str(each) for each in listed if isinstance(each, str | int)}
 
 
 def retry_after(answer: VendorAnswer) -> float | None:
@@ -43,13 +59,17 @@ def error_of(answer: VendorAnswer, otherwise: str) -> VendorError:
     document = document_of(answer)
     message = document.get("message")
     words = message if isinstance(message, str) and message else f"{otherwise} (HTTP {answer.status})."
-    category = document.get("category") or document.get("errorType")
     return VendorError(
         message=words[:MAX_MESSAGE],
-        category=category if isinstance(category, str) else None,
+        category=text_of(document.get("category")) or text_of(document.get("errorType")),
         correlation_id=correlation_id(answer, document),
         status=answer.status,
     )
+
+
+def text_of(value: Any) -> str | None:
+    """A member of an answer that should be a text; None if it is empty or something else."""
+    return value if isinstance(value, str) and value else None
 
 
 def correlation_id(answer: VendorAnswer, document: dict[str, Any]) -> str | None:

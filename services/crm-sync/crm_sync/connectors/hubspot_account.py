@@ -5,7 +5,7 @@ from typing import Any, Protocol
 
 import orjson
 
-from crm_sync.connectors.answers import document_of, error_of
+from crm_sync.connectors.answers import document_of, error_of, object_of, objects_of, text_of
 from crm_sync.connectors.hubspot_answers import LEAD_ID, trouble
 from crm_sync.connectors.protocol import (
     Ask,
@@ -62,7 +62,7 @@ async def check_mapping(
     body = orjson.dumps({"archived": False, "inputs": [{"name": name} for name in names]})
     headers = {**authorization, "content-type": "application/json"}
     answer = await _expect(ask, VendorRequest("POST", f"{paths.properties}/batch/read", headers, body))
-    found = {each["name"]: each for each in document_of(answer).get("results") or () if isinstance(each, dict)}
+    found = {text_of(each.get("name")): each for each in objects_of(document_of(answer).get("results"))}
     return [
         problem
         for index, mapped in enumerate(mapping)
@@ -73,7 +73,7 @@ async def check_mapping(
 def _field_problems(index: int, mapped: MappedField, held: Mapping[str, Any] | None) -> Iterator[MappingProblem]:
     if held is None:
         yield MappingProblem(index, "property", f"HubSpot has no contact property {mapped.property!r}")
-    elif (held.get("modificationMetadata") or {}).get("readOnlyValue") or held.get("calculated"):
+    elif object_of(held.get("modificationMetadata")).get("readOnlyValue") or held.get("calculated"):
         yield MappingProblem(index, "property", f"HubSpot does not let {mapped.property!r} be written")
     elif held.get("type") == "number" and mapped.values is None and not _may_be_number(mapped.field):
         yield MappingProblem(index, "field", f"{mapped.property!r} holds numbers")
@@ -86,7 +86,7 @@ def _field_problems(index: int, mapped: MappedField, held: Mapping[str, Any] | N
 
 
 def _options(held: Mapping[str, Any]) -> set[str]:
-    return {str(option.get("value")) for option in held.get("options") or ()}
+    return {str(option.get("value")) for option in objects_of(held.get("options"))}
 
 
 def _may_be_number(field: str) -> bool:

@@ -2,9 +2,20 @@
 
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
-from crm_sync.connectors.answers import correlation_id, document_of, error_of, retry_after
+from crm_sync.connectors.answers import (
+    MAX_MESSAGE,
+    correlation_id,
+    document_of,
+    error_of,
+    object_of,
+    objects_of,
+    retry_after,
+    text_of,
+    texts_of,
+)
 from crm_sync.connectors.protocol import (
     Call,
     Conflicting,
@@ -76,11 +87,18 @@ def trouble(answer: VendorAnswer) -> Trouble | None:
         return _unknown_property(error)
     if status in _KINDS:
         return Trouble(_KINDS[status], error, max(wait or 0.0, _LEAST_WAITS.get(status, 0.0)) or None)
-    # A 404 that is about no record says that the address itself is not there: every lead would be refused alike.
-    address_missing = status in (404, 405, 410) and error.category != "OBJECT_NOT_FOUND"
-    if status >= 500 or status < 400 or address_missing:
+    if status in (404, 405, 410) and not _names_a_record(answer):
+        words = f"HubSpot does not have this address (check the API version and base_url): {error.message}"
+        return Trouble(TroubleKind.TRANSIENT, replace(error, message=words[:MAX_MESSAGE]), wait)
+    if status >= 500 or status < 400:
         return Trouble(TroubleKind.TRANSIENT, error, wait)
     return None
+
+
+def _names_a_record(answer: VendorAnswer) -> bool:
+    """Whether a 404 is about a record. One that names none says that the address is not there: every lead would be refused alike."""
+    document = document_of(answer)
+    return document.get("category") == "OBJECT_NOT_FOUND" and bool(document.get("context"))
 
 
 def _rate_limited(answer: VendorAnswer, error: VendorError, wait: float | None) -> Trouble:
@@ -155,12 +173,12 @@ def _judge_success(call: Call, answer: VendorAnswer) -> Verdict:
 
 def _results(call: Call, document: Mapping[str, Any]) -> Iterator[tuple[str, Outcome]]:
     """Each returned contact, told apart by write id, else by our property, else by its record id."""
-    results = [each for each in document.get("results") or () if isinstance(each, dict) and each.get("id")]
+    results = [each for each in objects_of(document.get("results")) if each.get("id")]
     by_write_id = {record.write_id: record for record in call.records}
     by_lead_id = {record.lead_id: record for record in call.records}
     by_record_id = {record.record_id: record for record in call.records if record.record_id is not None}
     for result in results:
-        properties = result.get("properties") or {}
+        properties = object_of(result.get("properties"))
         record = (
             by_write_id.get(str(result.get("objectWriteTraceId")))
             or by_record_id.get(str(result["id"]))
@@ -178,23 +196,23 @@ def _results(call: Call, document: Mapping[str, Any]) -> Iterator[tuple[str, Out
 
 def _errors(call: Call, document: Mapping[str, Any], answer: VendorAnswer) -> Iterator[tuple[str, Outcome]]:
     """Each error of a 207 with the records it names, by write id or by the ids they were addressed with."""
-    for entry in document.get("errors") or ():
-        if not isinstance(entry, dict):
-            continue
-        status = entry.get("status")
+    for entry in objects_of(document.get("errors")):
+        status = str(entry.get("status"))
         error = VendorError(
-            message=str(entry.get("message") or "HubSpot refused the record.")[:500],
-            category=entry.get("category") or entry.get("subCategory"),
-            correlation_id=entry.get("correlationId") or entry.get("id") or correlation_id(answer, dict(document)),
-            status=int(str(status)) if str(status).isdigit() else answer.status,
+            message=str(entry.get("message") or "HubSpot refused the record.")[:MAX_MESSAGE],
+            category=text_of(entry.get("category")) or text_of(entry.get("subCategory")),
+            correlation_id=text_of(entry.get("correlationId"))
+            or text_of(entry.get("id"))
+            or correlation_id(answer, dict(document)),
+            status=int(status) if status.isascii() and status.isdigit() else answer.status,
         )
-        for record in _named(call, entry.get("context") or {}):
+        for record in _named(call, object_of(entry.get("context"))):
             yield record.lead_id, _refusal(call.operation, error)
 
 
 def _named(call: Call, context: Mapping[str, Any]) -> list[Record]:
-    traces = set(context.get("objectWriteTraceId") or ())
-    ids = {str(each) for name in ("ids", "id") for each in context.get(name) or ()}
+    traces = texts_of(context.get("objectWriteTraceId"))
+    ids = texts_of(context.get("ids")) | texts_of(context.get("id"))
     return [
         record
         for record in call.records

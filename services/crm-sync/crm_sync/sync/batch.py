@@ -135,9 +135,7 @@ class Batch:
         return done, [record.lead_id for left in waiting for record in left.records]
 
     async def _send(self, call: Call) -> tuple[Verdict, Timing]:
-        await self.tools.caller.grant(self.access, self.connector)
-        if self.lease.remaining() <= self.tools.settings.call_timeout_seconds:
-            raise LeaseLost("too little of the lease is left for a call")
+        await self._admit()
         failpoint("sync.before_call")
         started = utcnow()
         try:
@@ -152,12 +150,19 @@ class Batch:
         CALLS.labels(self.connector.vendor, call.operation.value, _word(verdict)).inc()
         return verdict, timing
 
+    async def _admit(self) -> None:
+        """Wait until a call may begin: BudgetSpent if the limits grant none soon, LeaseLost if the lease may end before it does."""
+        await self.tools.caller.grant(self.access, self.connector)
+        if self.lease.remaining() <= self.tools.settings.call_timeout_seconds:
+            raise LeaseLost("too little of the lease is left for a call")
+
     async def _ask(self, call: Call) -> VendorAnswer:
         """Send the call; once more with a fresh token if the held one was refused, for then nothing was done."""
         names = mapped_names(self.connection.mapping) if call.operation is Operation.LOOK_UP else ()
         answer = await self._send_with(self.access, call, names)
         if answer.status == 401 and isinstance(self.access.credentials, OAuth):
             self.access = await self.tools.keeper.access(self.connection, self.connector, refused=True)
+            await self._admit()
             answer = await self._send_with(self.access, call, names)
         return answer
 

@@ -11,10 +11,11 @@ from crm_sync.models import Claim, Connection
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """One lead on its way to one call. `holds` is what its record holds once the call has succeeded."""
+    """One lead on its way to one call. `held` is what its record holds as far as we know, `holds` what it does after success."""
 
     claim: Claim
     record: Record
+    held: Mapping[str, Any] | None
     holds: Mapping[str, Any]
 
     @property
@@ -46,7 +47,7 @@ def plan(connection: Connection, connector: Connector, claims: Iterable[Claim]) 
                 sorted_out.release.append(claim)
         else:
             work = _work(connection, connector, claim, claim.record_id)
-            if claim.sent is not None and dict(claim.sent) == work.holds and was_brought_over(connector, claim):
+            if work.held == work.holds and was_brought_over(connector, claim):
                 sorted_out.equal.append(claim)
             else:
                 sorted_out.write.append(work)
@@ -54,8 +55,22 @@ def plan(connection: Connection, connector: Connector, claims: Iterable[Claim]) 
 
 
 def was_brought_over(connector: Connector, claim: Claim) -> bool:
-    """Whether the other side holds the lead: by its record's id where there are ids, else by what was sent."""
-    return claim.record_id is not None if connector.identity_property else claim.sent is not None
+    """Whether the other side holds the lead, or may: by its record's id where there are ids, else by what was sent."""
+    if connector.identity_property:
+        return claim.record_id is not None
+    return claim.sent is not None or claim.unsettled_lead is not None
+
+
+def in_doubt(held: Mapping[str, Any] | None, given: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """What a record is known to hold after a write of `given` that may or may not have taken.
+
+    A property that may have changed keeps its name, so that it is cleared once the lead has lost it, and has the value None,
+    which no version of the lead equals.
+    """
+    before = held or {}
+    return {
+        name: before.get(name) if before.get(name) == given.get(name) else None for name in {**before, **given}
+    } or held
 
 
 def mapped_names(mapping: Sequence[MappedField]) -> list[str]:
@@ -65,13 +80,15 @@ def mapped_names(mapping: Sequence[MappedField]) -> list[str]:
 
 def _work(connection: Connection, connector: Connector, claim: Claim, record_id: str | None) -> Work:
     holds = {} if claim.deleted else render(connection.mapping, claim.lead, text_only=connector.text_only)
-    empty = "" if connector.text_only else None
+    held, empty = claim.sent, "" if connector.text_only else None
+    if claim.unsettled_lead is not None:
+        held = in_doubt(held, render(connection.mapping, claim.unsettled_lead, text_only=connector.text_only))
     record = Record(
         lead_id=claim.lead_id,
         version=claim.copy_version,
         record_id=record_id,
-        properties=holds if claim.deleted else with_cleared(holds, claim.sent, empty=empty),
+        properties=holds if claim.deleted else with_cleared(holds, held, empty=empty),
         changed_at=str(claim.lead.get("updated_at", "")),
         mapping_version=connection.mapping_version,
     )
-    return Work(claim, record, holds)
+    return Work(claim, record, held, holds)

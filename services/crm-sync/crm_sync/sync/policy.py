@@ -1,6 +1,7 @@
 """What follows from an outcome: the settlement of each lead. Pure; docs/crm-hubspot.md has it as a table."""
 
 import random
+from dataclasses import replace
 
 from crm_sync.connectors.protocol import (
     Conflicting,
@@ -46,7 +47,7 @@ def settle_equal(claim: Claim) -> Settlement:
         claim.copy_version,
         is_synced=True,
         sent=claim.sent,
-        announcement=Announcement("upsert", claim.record_id, created=False),
+        announcement=Announcement("upsert", created=False),
     )
 
 
@@ -58,7 +59,7 @@ def settle_release(claim: Claim) -> Settlement:
         claim.copy_version,
         is_synced=True,
         release=True,
-        announcement=Announcement("release", None),
+        announcement=Announcement("release"),
     )
 
 
@@ -93,15 +94,22 @@ def settle_trouble(rules: Rules, work: Work, trouble: Trouble, timing: Timing, *
     unanswered = trouble.kind is TroubleKind.UNANSWERED
     state = State.UNKNOWN if unanswered and rules.looks_up else again(work.claim)
     attempt = timing.attempt(_attempt_word(trouble.kind), trouble.error)
+    may_have_taken = unanswered or (trouble.error.status or 0) >= 500
     if trouble.kind in _RECORD_SPECIFIC and alone and rules.was_healthy:
-        least = rules.vendor_timeout_seconds if unanswered else 0.0
         return failed(
-            rules, work, trouble.error, attempt, state=state, least=least, kind="unknown" if unanswered else "permanent"
+            rules,
+            work,
+            trouble.error,
+            attempt,
+            state=state,
+            least=rules.vendor_timeout_seconds if unanswered else 0.0,
+            kind="unknown" if unanswered else "permanent",
+            may_have_taken=may_have_taken,
         )
     specific = trouble.kind in _RECORD_SPECIFIC
     delay = rules.vendor_timeout_seconds if unanswered else (random.uniform(0, 1) if specific else 0.0)  # noqa: S311
     suspect = work.claim.suspect or (specific and rules.was_healthy)
-    return unchanged(work, state, attempt, stored(trouble.error), delay, suspect=suspect)
+    return unchanged(work, state, attempt, stored(trouble.error), delay, suspect=suspect, may_have_taken=may_have_taken)
 
 
 def settle_look_up(work: Work, outcome: Outcome, timing: Timing) -> Settlement:
@@ -111,11 +119,11 @@ def settle_look_up(work: Work, outcome: Outcome, timing: Timing) -> Settlement:
         if not claim.deleted and claim.in_flight_version == claim.copy_version and holds(outcome, work):
             return written(work, Written(outcome.record_id), timing)
         error = VendorError("The CRM holds other values than were sent.")
-        return resend(work, timing, error, link=outcome.record_id)
+        return resend(work, timing, error, outcome)
     if claim.deleted:
         return archived(work, timing)
     error = VendorError("The CRM does not hold the record.")
-    return resend(work, timing, error, release=claim.addressed_record is not None)
+    return resend(work, timing, error, None)
 
 
 def settle_conflict(
@@ -124,7 +132,7 @@ def settle_conflict(
     """Another record holds the e-mail. `holder` is the living lead that record belongs to, None if it belongs to none."""
     error = conflict.error
     if not isinstance(existing, Found):
-        return failed(rules, work, error, timing.attempt("conflict", error))
+        return failed(rules, work, error, timing.attempt("conflict", error), may_have_taken=False)
     if work.claim.record_id is None and holder in (None, work.lead_id):
         return unchanged(work, State.DUE, timing.attempt("conflict", error), None, 0.0, link=existing.record_id)
     found = StoredError(
@@ -150,7 +158,7 @@ def settle_taken(settlement: Settlement, external_id: str, holder: str) -> Settl
             error.message,
         )
     announcement = Announcement(
-        "upsert", None, request_id=attempt.request_id if attempt else None, kind="duplicate_external", error=error
+        "upsert", request_id=attempt.request_id if attempt else None, kind="duplicate_external", error=error
     )
     return Settlement(
         claim,
@@ -163,6 +171,13 @@ def settle_taken(settlement: Settlement, external_id: str, holder: str) -> Settl
         dead_kind="duplicate_external",
         announcement=announcement,
     )
+
+
+def settle_overwritten(settlement: Settlement) -> Settlement:
+    """In place of `settlement`, whose record another lead's data went over in the same call: brought over once more."""
+    if settlement.state is not State.IDLE:
+        return replace(settlement, sent=None)
+    return replace(settlement, state=State.DUE, is_synced=False, sent=None, announcement=None)
 
 
 def is_record_specific(trouble: Trouble) -> bool:

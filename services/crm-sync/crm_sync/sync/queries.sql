@@ -56,12 +56,12 @@ WHERE connection.status = 'active' AND NOT connection.is_resting
 SELECT * FROM live_connections WHERE workspace_id = $1 AND id = $2;
 
 -- name: claim_leads
--- The leads whose time has come, longest due first; one that is suspect goes alone. What is claimed, in which version and
+-- The leads whose time has come, longest due first; one that is suspect goes alone. What is claimed, with which content and
 -- under which identity, is committed with this statement, before the call. Rows found in flight or unknown keep what their
 -- earlier call was about: that is looked up first, where it can be ($6).
 WITH candidates AS MATERIALIZED (
     SELECT state.lead_id, state.state, state.suspect, state.next_try_at, state.in_flight_version, state.in_flight_record,
-           copy.version AS copy_version, copy.deleted, copy.lead, link.external_id
+           state.in_flight_lead, copy.version AS copy_version, copy.deleted, copy.lead, link.external_id
     FROM sync_states state
     JOIN lead_copies copy ON copy.workspace_id = state.workspace_id AND copy.lead_id = state.lead_id
          AND copy.version >= state.desired_version
@@ -81,11 +81,13 @@ WITH candidates AS MATERIALIZED (
 UPDATE sync_states state
 SET state = 'in_flight', lease_token = $4, next_try_at = now() + $5::float8 * interval '1 second',
     in_flight_version = CASE WHEN picked.state = 'due' OR NOT $6 THEN picked.copy_version ELSE state.in_flight_version END,
-    in_flight_record = CASE WHEN picked.state = 'due' OR NOT $6 THEN picked.external_id ELSE state.in_flight_record END
+    in_flight_record = CASE WHEN picked.state = 'due' OR NOT $6 THEN picked.external_id ELSE state.in_flight_record END,
+    in_flight_lead = CASE WHEN picked.state = 'due' OR NOT $6 THEN picked.lead ELSE state.in_flight_lead END
 FROM picked
 WHERE state.workspace_id = $1 AND state.connection_id = $2 AND state.lead_id = picked.lead_id
 RETURNING state.lead_id, picked.state <> 'due' AND $6 AS resolving, state.in_flight_version,
-          state.in_flight_record AS addressed_record, picked.copy_version, picked.deleted, picked.lead,
+          state.in_flight_record AS addressed_record,
+          CASE WHEN picked.state <> 'due' THEN picked.in_flight_lead END AS unsettled_lead, picked.copy_version, picked.deleted, picked.lead,
           picked.external_id AS record_id, state.sent, state.attempts, state.unknowns, state.suspect,
           state.attempt_log, state.chain, state.request_id, state.traceparent;
 
@@ -122,11 +124,12 @@ SELECT external_id, lead_id FROM links
 WHERE workspace_id = $1 AND connection_id = $2 AND external_id = ANY($3::text[]) AND released_at IS NULL;
 
 -- name: write_again
--- Another lead's data has landed on these leads' records: they are brought over once more.
+-- Another lead's data has landed on these leads' records: they are brought over once more. A call that is out for one of them
+-- may have come before that data: its claim is taken away, and the lead is due when that call is over.
 UPDATE sync_states
-SET sent = NULL, state = CASE WHEN state = 'idle' THEN 'due' ELSE state END,
+SET sent = NULL, state = CASE WHEN state IN ('idle', 'in_flight') THEN 'due' ELSE state END, lease_token = NULL,
     next_try_at = CASE WHEN state = 'idle' THEN now() ELSE next_try_at END
-WHERE workspace_id = $1 AND connection_id = $2 AND lead_id = ANY($3::text[]);
+WHERE workspace_id = $1 AND connection_id = $2 AND lead_id = ANY($3::text[]) AND lease_token IS DISTINCT FROM $4;
 
 -- name: settle_leads
 -- A completion raises the synced version and takes nothing away of what was wanted meanwhile.
@@ -137,6 +140,7 @@ SET state = CASE WHEN given.state IN ('idle', 'dead') AND state.desired_version 
     lease_token = NULL,
     in_flight_version = CASE WHEN given.state = 'unknown' THEN state.in_flight_version END,
     in_flight_record = CASE WHEN given.state = 'unknown' THEN state.in_flight_record END,
+    in_flight_lead = CASE WHEN given.state = 'unknown' THEN state.in_flight_lead END,
     synced_version = CASE WHEN given.is_synced THEN GREATEST(state.synced_version, given.version)
                           ELSE state.synced_version END,
     mapping_version = CASE WHEN given.is_synced THEN $4 ELSE state.mapping_version END,

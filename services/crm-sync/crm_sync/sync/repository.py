@@ -85,6 +85,7 @@ async def claim_leads(
             row,
             lead=json_value(row["lead"]),
             sent=json_value(row["sent"]),
+            unsettled_lead=json_value(row["unsettled_lead"]),
             attempt_log=json_value(row["attempt_log"]),
         )
         for row in rows
@@ -147,9 +148,11 @@ async def insert_links(
     return {lead_id: holders[external_id] for lead_id, external_id in missed.items() if external_id in holders}
 
 
-async def write_again(connection: PooledConnection, key: ConnectionKey, lead_ids: Sequence[str]) -> None:
-    """Bring these leads over once more although nothing about them has changed."""
-    await connection.execute(queries["write_again"], key.workspace_id, key.id, sorted(lead_ids))
+async def write_again(
+    connection: PooledConnection, key: ConnectionKey, lead_ids: Sequence[str], lease_token: str
+) -> None:
+    """Bring these leads over once more although nothing about them has changed, but for those held under `lease_token`."""
+    await connection.execute(queries["write_again"], key.workspace_id, key.id, sorted(lead_ids), lease_token)
 
 
 async def settle(

@@ -1,14 +1,14 @@
 """Settlements by what they come to: brought over, to be sent again, failed once more, unknown, dead. Pure."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal
+from typing import Any, Literal
 
-from crm_sync.connectors.protocol import Gone, Outcome, VendorError, Written
+from crm_sync.connectors.protocol import Found, Gone, Outcome, VendorError, Written
 from crm_sync.models import Announcement, Attempt, Claim, DeadKind, Settlement, State, StoredError
-from crm_sync.sync.planning import Work
+from crm_sync.sync.planning import Work, in_doubt
 
 UNKNOWNS_UNTIL_DEAD = 3
 LOG_LIMIT = 20
@@ -65,7 +65,7 @@ def written(work: Work, outcome: Written, timing: Timing, *, archiving: bool = F
         sent=work.holds,
         link=outcome.record_id if outcome.record_id != claim.record_id else None,
         attempt=timing.attempt("ok"),
-        announcement=Announcement("upsert", outcome.record_id, outcome.created, timing.request_id),
+        announcement=Announcement("upsert", outcome.created, timing.request_id),
     )
 
 
@@ -77,7 +77,7 @@ def archived(work: Work, timing: Timing) -> Settlement:
         is_synced=True,
         release=True,
         attempt=timing.attempt("ok"),
-        announcement=Announcement("archive", None, request_id=timing.request_id),
+        announcement=Announcement("archive", request_id=timing.request_id),
     )
 
 
@@ -109,8 +109,9 @@ def unchanged(
     *,
     suspect: bool | None = None,
     link: str | None = None,
+    may_have_taken: bool = False,
 ) -> Settlement:
-    """To be sent again, with nothing counted."""
+    """To be sent again, with nothing counted. `may_have_taken`: the write may have been carried out all the same."""
     claim = work.claim
     return Settlement(
         claim,
@@ -120,7 +121,7 @@ def unchanged(
         attempts=claim.attempts,
         unknowns=claim.unknowns,
         suspect=claim.suspect if suspect is None else suspect,
-        sent=claim.sent,
+        sent=_held_after(work, may_have_taken),
         link=link,
         error=error,
         attempt=attempt,
@@ -137,11 +138,12 @@ def failed(
     state: State | None = None,
     least: float = 0.0,
     kind: DeadKind = "permanent",
+    may_have_taken: bool = True,
 ) -> Settlement:
-    """One attempt more that failed; a dead letter after the last."""
+    """One attempt more that failed; a dead letter after the last. `may_have_taken` as in `unchanged`."""
     claim = work.claim
     if claim.attempts >= len(rules.retry_delays):
-        return dead(work, kind, stored(error), attempt)
+        return dead(work, kind, stored(error), attempt, may_have_taken=may_have_taken)
     delay = rules.retry_delays[claim.attempts] * random.uniform(0.8, 1.2)  # noqa: S311 - jitter
     first = claim.attempts == 0
     return Settlement(
@@ -152,7 +154,7 @@ def failed(
         attempts=claim.attempts + 1,
         unknowns=claim.unknowns,
         suspect=claim.suspect,
-        sent=claim.sent,
+        sent=_held_after(work, may_have_taken),
         error=stored(error),
         attempt=attempt,
         announcement=_retrying(claim, stored(error)) if first else _full_log(claim, stored(error)),
@@ -168,17 +170,15 @@ def unsure(work: Work, error: VendorError, timing: Timing) -> Settlement:
         delay_seconds=LOOK_UP_SECONDS,
         attempts=claim.attempts,
         unknowns=claim.unknowns + 1,
-        sent=claim.sent,
+        sent=_held_after(work, may_have_taken=True),
         error=stored(error),
         attempt=timing.attempt("unknown", error),
         announcement=_retrying(claim, stored(error)) if claim.unknowns == 0 else _full_log(claim, stored(error)),
     )
 
 
-def resend(
-    work: Work, timing: Timing, error: VendorError, *, link: str | None = None, release: bool = False
-) -> Settlement:
-    """A call that did not take: once more, unless its answers have said nothing too often."""
+def resend(work: Work, timing: Timing, error: VendorError, found: Found | None) -> Settlement:
+    """A call that did not take: once more, unless its answers have said nothing too often. `found` is the record, if it is there."""
     claim = work.claim
     if claim.unknowns >= UNKNOWNS_UNTIL_DEAD:
         return dead(work, "unknown", stored(error), timing.attempt("unknown", error))
@@ -189,16 +189,18 @@ def resend(
         attempts=claim.attempts,
         unknowns=claim.unknowns,
         suspect=claim.suspect,
-        sent=None if release else claim.sent,
-        link=link if link != claim.record_id else None,
-        release=release,
+        sent=_held_as_found(work, found) if found is not None else None,
+        link=found.record_id if found is not None and found.record_id != claim.record_id else None,
+        release=found is None and claim.addressed_record is not None,
         error=stored(error),
         attempt=timing.attempt("unknown", error),
         announcement=_full_log(claim, stored(error)),
     )
 
 
-def dead(work: Work, kind: DeadKind, error: StoredError, attempt: Attempt) -> Settlement:
+def dead(
+    work: Work, kind: DeadKind, error: StoredError, attempt: Attempt, *, may_have_taken: bool = False
+) -> Settlement:
     claim = work.claim
     return Settlement(
         claim,
@@ -206,14 +208,22 @@ def dead(work: Work, kind: DeadKind, error: StoredError, attempt: Attempt) -> Se
         claim.in_flight_version,
         attempts=claim.attempts + 1,
         unknowns=claim.unknowns,
-        sent=claim.sent,
+        sent=_held_after(work, may_have_taken),
         error=error,
         attempt=attempt,
         dead_kind=kind,
-        announcement=Announcement(
-            operation_of(claim), claim.record_id, request_id=attempt.request_id, kind=kind, error=error
-        ),
+        announcement=Announcement(operation_of(claim), request_id=attempt.request_id, kind=kind, error=error),
     )
+
+
+def _held_after(work: Work, may_have_taken: bool) -> Mapping[str, Any] | None:
+    return in_doubt(work.held, work.holds) if may_have_taken else work.held
+
+
+def _held_as_found(work: Work, found: Found) -> Mapping[str, Any]:
+    """Of what the record may have been given: the values it has, None where it was not asked."""
+    values = found.properties
+    return {name: values.get(name) for name in work.held or {} if values.get(name) or name not in values}
 
 
 def operation_of(claim: Claim) -> Operation:
@@ -223,7 +233,6 @@ def operation_of(claim: Claim) -> Operation:
 def _retrying(claim: Claim, error: StoredError | None) -> Announcement:
     return Announcement(
         operation_of(claim),
-        claim.record_id,
         request_id=error.correlation_id if error else None,
         kind="retrying",
         error=error or StoredError("The CRM has not taken the lead yet."),

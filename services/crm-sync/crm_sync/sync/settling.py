@@ -1,6 +1,6 @@
 """Storing what became of claimed leads: states, links, events, in one transaction and behind the lease's fence."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from chassis.database import Database
 from chassis.logs import get_logger
@@ -28,18 +28,21 @@ async def settle_all(
             await repository.release_links(tx.connection, key, leaving)
         links = [(each.claim.lead_id, each.link) for each in held if each.link is not None]
         holders = await repository.insert_links(tx.connection, key, links) if links else {}
-        if holders:
+        overwritten = set(holders.values())
+        if overwritten:
             # The call went to a record that is another lead's by now: that lead's own data goes over it again.
-            await repository.write_again(tx.connection, key, sorted(set(holders.values())))
-        final = [
-            policy.settle_taken(each, str(each.link), holders[each.claim.lead_id])
-            if each.claim.lead_id in holders
-            else each
-            for each in held
-        ]
+            await repository.write_again(tx.connection, key, sorted(overwritten), lease_token)
+        final = [_final(each, holders.get(each.claim.lead_id), overwritten) for each in held]
         counts = await repository.settle(tx.connection, key, lease_token, connection.mapping_version, final)
         for each in final:
             if each.announcement is not None:
                 tx.emit(settlement_event(connection, each, each.announcement, counts[each.claim.lead_id]))
     for each in final:
         SETTLED.labels(connection.vendor, each.dead_kind or each.state.value).inc()
+
+
+def _final(settlement: Settlement, holder: str | None, overwritten: Collection[str]) -> Settlement:
+    """A settlement in the light of the others': its record may be `holder`'s, or another lead's data may have gone over it."""
+    if holder is not None:
+        return policy.settle_taken(settlement, str(settlement.link), holder)
+    return policy.settle_overwritten(settlement) if settlement.claim.lead_id in overwritten else settlement

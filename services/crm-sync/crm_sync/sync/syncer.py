@@ -14,6 +14,8 @@ from crm_sync.sync.turn import serve
 log = get_logger()
 
 _AFTER_FAULT_SECONDS = 1.0
+LONGEST_WAIT_SECONDS = 30.0
+"""However long the budget grants nothing: it may have been raised meanwhile."""
 
 
 class Syncer:
@@ -68,7 +70,7 @@ class Syncer:
                 if wait is not None:
                     self._again.add(key)
                     if wait > 0:
-                        await self._pause(wait)
+                        await self._pause(min(wait, LONGEST_WAIT_SECONDS))
         finally:
             del self._lanes[key]
             self._again.discard(key)

@@ -59,7 +59,8 @@ def rest(
     jitter = random.uniform(1.0, 1.25)  # noqa: S311
     if trouble.kind is TroubleKind.RATE_LIMITED:
         asked = trouble.retry_after or settings.pause_base_seconds
-        return "rate_limited", asked * (connection.trouble_count + 1) * jitter
+        longer = min(asked * (connection.trouble_count + 1), settings.pause_cap_seconds)
+        return "rate_limited", max(longer, asked) * jitter
     doublings = min(connection.trouble_count, _MAX_DOUBLINGS)
     usual = min(settings.pause_base_seconds * 2**doublings, settings.pause_cap_seconds)
     return "transient", max(usual, trouble.retry_after or 0.0) * jitter
