@@ -78,6 +78,13 @@ def test_unknown_paths_and_methods_are_problems(gateway: Gateway):
     assert httpx2.request("TRACE", f"{gateway.url}/api/leads").status_code == 405
 
 
+def test_what_a_static_file_can_not_answer_is_a_problem_too(gateway: Gateway):
+    problem(httpx2.post(f"{gateway.url}/api/openapi.json"), 405)
+    problem(httpx2.get(f"{gateway.url}/api/openapi.json", headers={"If-Match": '"another"'}), 412)
+    for path in ("/api/docs/none.js", "/api/docs/vendor/"):
+        assert problem(httpx2.get(gateway.url + path), 404)["type"] == "/problems/not-found"
+
+
 def test_a_quote_in_a_path_does_not_break_the_problem(gateway: Gateway):
     answer = gateway.raw(b'GET /no"such\\path HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n')
     body = json.loads(answer.split(b"\r\n\r\n", 1)[1])
@@ -119,6 +126,20 @@ def test_a_body_may_have_one_mebibyte(gateway: Gateway):
 def test_a_service_without_a_replica_is_a_502_that_may_be_tried_again(gateway: Gateway):
     answer = httpx2.post(f"{gateway.url}/api/crm/connections", json={})
     assert problem(answer, 502)["type"] == "/problems/bad-gateway"
+    assert answer.headers["retry-after"] == "1"
+
+
+def test_a_service_that_is_too_slow_is_a_504(gateway: Gateway):
+    proxy = gateway.configuration / "snippets" / "proxy.conf"
+    text = proxy.read_text()
+    try:
+        proxy.write_text(text.replace("proxy_read_timeout 15s;", "proxy_read_timeout 300ms;"))
+        gateway.change_leads(2)
+        answer = httpx2.post(f"{gateway.url}/api/workflows?sleep=1")
+    finally:
+        proxy.write_text(text)
+        gateway.change_leads(2)
+    assert problem(answer, 504)["type"] == "/problems/gateway-timeout"
     assert answer.headers["retry-after"] == "1"
 
 
@@ -172,6 +193,18 @@ def test_long_answers_are_compressed(gateway: Gateway):
     assert "content-encoding" not in plain.headers
     assert "if-match" not in plain.json()["headers"]
     assert plain.headers["etag"] == '"5"'
+
+
+def test_no_log_holds_a_query_string_though_its_request_failed(gateway: Gateway):
+    marker = f"personal-{uuid.uuid4().hex}"
+    request_id = f"log-{uuid.uuid4().hex}"
+    problem(httpx2.get(f"{gateway.url}/api/crm/leads?email={marker}", headers={"X-Request-ID": request_id}), 502)
+    deadline = time.monotonic() + 10
+    while not [line for line in gateway.logged() if line["request_id"] == request_id]:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    for log in (gateway.folder / "log").iterdir():
+        assert marker not in log.read_text(), log.name
 
 
 def test_the_access_log_is_json_without_query_strings(gateway: Gateway):

@@ -64,6 +64,9 @@ def test_other_paths_do_not_exist_from_outside(gateway: Gateway, path: str):
         "/internal/../api/leads",
         "/api/leads/./x",
         "/api/leads/..",
+        "/api/leads/x%2f..",
+        "/internal/x%2f..%2F..%2fapi/leads",
+        "/metrics%2F%2e%2E%2fapi%2fleads",
     ],
 )
 def test_no_path_climbs_out_of_its_route(gateway: Gateway, path: str):
@@ -95,4 +98,3 @@ def test_the_docs_are_static(gateway: Gateway):
     assert (page.status_code, page.headers["content-type"]) == (200, "text/html; charset=utf-8")
     document = httpx2.get(f"{gateway.url}/api/openapi.json")
     assert document.headers["content-type"] == "application/json"
-    assert httpx2.post(f"{gateway.url}/api/openapi.json").status_code == 405
