@@ -68,7 +68,7 @@ class Users:
 
     @staticmethod
     async def change(
-        tx: Transaction, workspace_id: str, user_id: str, fields: Mapping[str, Any], *, versions: set[int] | None
+        tx: Transaction, workspace_id: str, user_id: str, fields: Mapping[str, Any], *, versions: set[str] | None
     ) -> User:
         """Change `name`, `role` or `active`; what changes nothing announces nothing. `versions`: those the caller has seen.
 
@@ -80,7 +80,7 @@ class Users:
         user = await repository.lock_user(tx.connection, workspace_id, user_id)
         if user is None:
             raise UserNotFound
-        if versions is not None and user.version not in versions:
+        if versions is not None and str(user.version) not in versions:
             raise UserVersionPassed(user.version)
         wanted = replace(user, **fields)
         if wanted == user:

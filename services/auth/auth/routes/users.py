@@ -211,11 +211,11 @@ def etag(user: User) -> str:
     return f'"{user.version}"'
 
 
-def seen_versions(if_match: str | None) -> set[int] | None:
+def seen_versions(if_match: str | None) -> set[str] | None:
     """The versions `If-Match` names (RFC 9110, section 13.1.1: strong tags only); None if any will do."""
     if if_match is None or if_match.strip() == "*":
         return None
-    return {int(tag) for weak, tag in _TAG.findall(if_match) if not weak and tag.isascii() and tag.isdigit()}
+    return {tag for weak, tag in _TAG.findall(if_match) if not weak}
 
 
 def _without_password(write: WriteRequest, key: bytes) -> WriteRequest:
