@@ -7,10 +7,12 @@ import asyncio
 import ipaddress
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Set
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+import httpcore2
 import httpx2
 
 from chassis.context import current
@@ -119,6 +121,58 @@ class ServiceClient:
             return token
 
 
+class _CheckedNetwork(httpcore2.AsyncNetworkBackend):
+    """Connects to public addresses only: a name is resolved once, all its addresses are checked, and one of them is connected to.
+
+    The client above knows hosts by their names: it keeps connections apart by name, and verifies each name's own certificate.
+    """
+
+    def __init__(self, allowed: Set[str]) -> None:
+        self._allowed = allowed
+        self._network = httpcore2.AnyIOBackend()
+
+    async def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Iterable[httpcore2.SOCKET_OPTION] | None = None,
+    ) -> httpcore2.AsyncNetworkStream:
+        *others, last = await self._resolve(host, port)
+        for address in others:
+            with suppress(httpcore2.ConnectError, httpcore2.ConnectTimeout):
+                return await self._network.connect_tcp(address, port, timeout, local_address, socket_options)
+        return await self._network.connect_tcp(last, port, timeout, local_address, socket_options)
+
+    async def _resolve(self, host: str, port: int) -> list[str]:
+        """The host's addresses. OutboundRefused unless each is public; ConnectError if no name server answers."""
+        loop = asyncio.get_running_loop()
+        try:
+            found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        except socket.gaierror as error:
+            if error.errno == socket.EAI_AGAIN:
+                raise httpcore2.ConnectError(f"{host} cannot be resolved now: {error}") from error
+            raise OutboundRefused(f"{host} cannot be resolved: {error}") from error
+        addresses = [str(entry[4][0]) for entry in found]
+        if f"{host.lower()}:{port}" not in self._allowed and not all(map(is_public, addresses)):
+            raise OutboundRefused(f"{host} is not a public address")
+        return addresses
+
+
+class _CheckedTransport(httpx2.AsyncHTTPTransport):
+    def __init__(self, allowed: Set[str]) -> None:
+        trusted = httpx2.create_ssl_context(trust_env=False)
+        super().__init__(verify=trusted, trust_env=False)
+        self._pool = httpcore2.AsyncConnectionPool(
+            ssl_context=trusted,
+            max_connections=100,
+            max_keepalive_connections=20,
+            keepalive_expiry=30,
+            network_backend=_CheckedNetwork(allowed),
+        )
+
+
 class OutboundClient:
     """Calls to the outside world: HTTPS on port 443 to public addresses, resolved once and connected to as resolved.
 
@@ -130,10 +184,7 @@ class OutboundClient:
     def __init__(self, allowed_hosts: str) -> None:
         self._allowed = {entry.strip().lower() for entry in allowed_hosts.split(",") if entry.strip()}
         self._client = httpx2.AsyncClient(
-            timeout=DEFAULT_TIMEOUT_SECONDS,
-            limits=httpx2.Limits(max_connections=100, max_keepalive_connections=20, keepalive_expiry=30),
-            follow_redirects=False,
-            trust_env=False,
+            transport=_CheckedTransport(self._allowed), follow_redirects=False, trust_env=False
         )
 
     async def close(self) -> None:
@@ -143,7 +194,7 @@ class OutboundClient:
         """OutboundRefused for a URL that could never be called, whatever it resolves to."""
         self._target(url)
 
-    def _target(self, url: str) -> tuple[httpx2.URL, bool]:
+    def _target(self, url: str) -> httpx2.URL:
         try:
             parsed = httpx2.URL(url)
         except (httpx2.InvalidURL, ValueError) as error:
@@ -156,7 +207,7 @@ class OutboundClient:
         exempt = f"{parsed.host.lower()}:{port}" in self._allowed
         if not exempt and (parsed.scheme != "https" or port != 443):
             raise OutboundRefused("only https on port 443 can be called")
-        return parsed, exempt
+        return parsed
 
     async def request(
         self,
@@ -168,13 +219,10 @@ class OutboundClient:
         timeout: float = DEFAULT_TIMEOUT_SECONDS,
     ) -> OutboundResponse:
         """The whole answer. OutboundRefused: never sent. OutboundFailed: `sent` says whether it may have arrived."""
-        target, exempt = self._target(url)
+        target = self._target(url)
         try:
             async with asyncio.timeout(timeout):
-                address = await self._resolve(target, exempt)
-                answer = await self._send(
-                    method, target, address=address, headers=headers or {}, content=content, timeout=timeout
-                )
+                answer = await self._send(method, target, headers=headers or {}, content=content, timeout=timeout)
         except UnicodeError as error:  # a host's name or a header that cannot be written in ASCII
             raise OutboundRefused(f"the request cannot be written: {error}") from error
         except (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout) as error:
@@ -186,40 +234,10 @@ class OutboundClient:
         OUTBOUND_CALLS.labels("answered").inc()
         return answer
 
-    async def _resolve(self, target: httpx2.URL, exempt: bool) -> str:
-        """One address of the host, every one of which must be public; OutboundRefused otherwise."""
-        loop = asyncio.get_running_loop()
-        try:
-            found = await loop.getaddrinfo(target.host, target.port or 443, type=socket.SOCK_STREAM)
-        except socket.gaierror as error:
-            raise OutboundRefused(f"{target.host} cannot be resolved: {error}") from error
-        addresses = [str(entry[4][0]) for entry in found]
-        if not exempt:
-            for address in addresses:
-                if not is_public(address):
-                    raise OutboundRefused(f"{target.host} is not a public address")
-        return addresses[0]
-
     async def _send(
-        self,
-        method: str,
-        target: httpx2.URL,
-        *,
-        address: str,
-        headers: Mapping[str, str],
-        content: bytes | None,
-        timeout: float,
+        self, method: str, target: httpx2.URL, *, headers: Mapping[str, str], content: bytes | None, timeout: float
     ) -> OutboundResponse:
-        """Connect to the address that was checked; name and certificate stay those of the URL."""
-        pinned = target.copy_with(host=address)
-        request = self._client.build_request(
-            method,
-            pinned,
-            headers={**headers, "host": target.netloc.decode("ascii")},
-            content=content,
-            timeout=timeout,
-            extensions={"sni_hostname": target.host},
-        )
+        request = self._client.build_request(method, target, headers=headers, content=content, timeout=timeout)
         response = await self._client.send(request, stream=True)
         try:
             body = bytearray()
@@ -234,11 +252,20 @@ class OutboundClient:
         )
 
 
+_GLOBAL_UNICAST = ipaddress.IPv6Network("2000::/3")
+_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+
+
 def is_public(address: str) -> bool:
-    """False for private, loopback, link-local, shared (100.64/10), multicast and reserved addresses, also as IPv4 mapped into IPv6."""
+    """False for private, loopback, link-local, shared (100.64/10), multicast and reserved addresses, also where an IPv4 address is
+    carried in an IPv6 one (mapped, 6to4, Teredo, NAT64)."""
     parsed = ipaddress.ip_address(address.partition("%")[0])
     if isinstance(parsed, ipaddress.IPv6Address):
+        if parsed in _NAT64:
+            return is_public(str(ipaddress.IPv4Address(int(parsed) & 0xFFFF_FFFF)))
         embedded = parsed.ipv4_mapped or parsed.sixtofour or (parsed.teredo[1] if parsed.teredo else None)
         if embedded is not None:
             return is_public(str(embedded))
+        if parsed not in _GLOBAL_UNICAST:
+            return False
     return parsed.is_global and not parsed.is_multicast

@@ -1,9 +1,20 @@
 """Calls to the outside reach public HTTPS addresses only, once resolved, never redirected, never without bounds."""
 
 import asyncio
+import gzip
+import socket
+import ssl
+import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 
+import httpcore2
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 
 from chassis.http import OutboundClient, OutboundFailed, OutboundRefused, is_public
 
@@ -56,6 +67,11 @@ def answering(raw: bytes, requests: list[bytes]) -> Handler:
         "::ffff:127.0.0.1",
         "::ffff:10.0.0.1",
         "2002:7f00:1::",
+        "64:ff9b::7f00:1",
+        "64:ff9b:1::7f00:1",
+        "::127.0.0.1",
+        "::ffff:0:127.0.0.1",
+        "fec0::1",
         "ff02::1",
     ],
 )
@@ -63,7 +79,7 @@ def test_addresses_inside_are_not_public(address: str) -> None:
     assert not is_public(address)
 
 
-@pytest.mark.parametrize("address", ["1.1.1.1", "104.16.0.1", "2606:4700::1", "::ffff:1.1.1.1"])
+@pytest.mark.parametrize("address", ["1.1.1.1", "104.16.0.1", "2606:4700::1", "::ffff:1.1.1.1", "64:ff9b::101:101"])
 def test_addresses_outside_are_public(address: str) -> None:
     assert is_public(address)
 
@@ -82,6 +98,8 @@ def test_addresses_outside_are_public(address: str) -> None:
         "https://[::ffff:169.254.169.254]/",
         "https://2130706433/",
         "https://0x7f.1/",
+        "https://" + "a" * 64 + ".com/",
+        "https://a..example/",
         "//example.com",
         "not a url",
         "https://",
@@ -164,3 +182,134 @@ async def test_a_closed_port_is_a_failure_that_was_never_sent() -> None:
     finally:
         await client.close()
     assert not failed.value.sent
+
+
+@pytest.fixture
+def names(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str]]:
+    """What names resolve to; each look-up is noted under `asked`."""
+    known: dict[str, list[str]] = {"asked": []}
+
+    def resolve(host: str, port: int, *_: object, **__: object) -> list[tuple[object, ...]]:
+        known["asked"].append(host)
+        if host not in known:
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port)) for address in known[host]]
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    return known
+
+
+@pytest.fixture
+def certified(monkeypatch: pytest.MonkeyPatch) -> ssl.SSLContext:
+    """A server's context with a certificate for `one.test` only, which clients made from now on trust."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "one.test")])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - timedelta(hours=1))
+        .not_valid_after(now + timedelta(hours=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("one.test")]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    public = certificate.public_bytes(serialization.Encoding.PEM)
+    private = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(public + private)
+        file.flush()
+        context.load_cert_chain(file.name)
+    monkeypatch.setattr(
+        httpcore2, "default_ssl_context", lambda **_: ssl.create_default_context(cadata=public.decode())
+    )
+    return context
+
+
+async def test_a_certificate_counts_for_its_own_name_although_the_address_is_shared(
+    certified: ssl.SSLContext, names: dict[str, list[str]]
+) -> None:
+    """Two names behind one address (any content network): a connection made for one is never used for the other."""
+    names["one.test"] = names["two.test"] = ["127.0.0.1"]
+    requests: list[bytes] = []
+
+    async def keep_alive(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(asyncio.IncompleteReadError):
+            while True:
+                requests.append(await reader.readuntil(b"\r\n\r\n"))
+                writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+        writer.close()
+
+    server = await asyncio.start_server(keep_alive, "127.0.0.1", 0, ssl=certified)
+    port = server.sockets[0].getsockname()[1]
+    client = OutboundClient(f"one.test:{port},two.test:{port}")
+    try:
+        for _ in range(2):
+            assert (await client.request("GET", f"https://one.test:{port}/")).status == 200
+        with pytest.raises(OutboundFailed) as failed:
+            await client.request("GET", f"https://two.test:{port}/", headers={"authorization": "secret"})
+    finally:
+        await client.close()
+        server.close()
+        await server.wait_closed()
+    assert not failed.value.sent
+    assert [request.count(b"Host: one.test") + request.count(b"host: one.test") for request in requests] == [1, 1]
+
+
+async def test_a_name_is_looked_up_once_and_what_was_checked_is_what_is_called(names: dict[str, list[str]]) -> None:
+    """Between check and connection no second answer of the name's server can come."""
+    names["rebind.test"] = ["10.0.0.1"]
+    names["mixed.test"] = ["1.1.1.1", "127.0.0.1"]
+    client = OutboundClient("")
+    try:
+        for host in ("rebind.test", "mixed.test", "nowhere.test"):
+            names["asked"].clear()
+            with pytest.raises(OutboundRefused):
+                await client.request("GET", f"https://{host}/")
+            assert names["asked"] == [host]
+    finally:
+        await client.close()
+
+
+async def test_the_next_address_is_tried_when_the_first_does_not_answer(
+    serve: Callable[[Handler], Awaitable[int]], names: dict[str, list[str]]
+) -> None:
+    names["two.test"] = ["127.0.0.2", "127.0.0.1"]
+    port = await serve(answering(b"HTTP/1.1 204 No Content\r\n\r\n", []))
+    client = OutboundClient(f"two.test:{port}")
+    try:
+        assert (await client.request("GET", f"http://two.test:{port}/")).status == 204
+    finally:
+        await client.close()
+
+
+async def test_a_name_server_that_does_not_answer_is_a_failure_that_was_never_sent(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def away(*_: object, **__: object) -> None:
+        raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+
+    monkeypatch.setattr(socket, "getaddrinfo", away)
+    client = OutboundClient("")
+    try:
+        with pytest.raises(OutboundFailed) as failed:
+            await client.request("GET", "https://example.com/")
+    finally:
+        await client.close()
+    assert not failed.value.sent
+
+
+async def test_an_answer_that_grows_when_it_is_unpacked_is_bounded_too(
+    serve: Callable[[Handler], Awaitable[int]],
+) -> None:
+    packed = gzip.compress(b"x" * 50_000_000)
+    head = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(packed)
+    port = await serve(answering(head + packed, []))
+    client = OutboundClient(f"127.0.0.1:{port}")
+    try:
+        with pytest.raises(OutboundFailed):
+            await client.request("GET", f"http://127.0.0.1:{port}/")
+    finally:
+        await client.close()
