@@ -54,6 +54,9 @@ figures: python ## Measure memory at rest and how long a lead takes to its CRM i
 rotate-keys: python ## Put new signing and encryption keys in use, without an interruption
 	@$(LOCAL) rotate-keys
 
+announce-again: python ## Publish the last 72 hours' events once more, of all services or one: make announce-again service=leads
+	@$(LOCAL) announce-again $(service)
+
 clean: python ## Stop everything and remove STATE_DIR with all data
 	@$(LOCAL) clean
 
@@ -92,7 +95,7 @@ lock: python ## Pin all Python packages anew, from requirements*.in
 help: ## This list
 	@awk 'BEGIN {FS = ":.*## "} \
 		/^##@/ {printf "\n%s\n", substr($$0, 5)} \
-		/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
+		/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' Makefile
 	@printf '\nSettings: PORT=%s STATE_DIR=%s ADMIN_EMAIL=%s ADMIN_PASSWORD\n' '$(PORT)' '$(STATE_DIR)' '$(ADMIN_EMAIL)'
 
 python:
@@ -102,4 +105,4 @@ python:
 tools: python
 	@$(LOCAL) test-setup
 
-.PHONY: run stop status logs scale figures rotate-keys clean test test-long test-unit lint fmt docs lock help python tools
+.PHONY: run stop status logs scale figures rotate-keys announce-again clean test test-long test-unit lint fmt docs lock help python tools

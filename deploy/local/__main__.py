@@ -68,6 +68,12 @@ def _rotate_keys(settings: Settings, _arguments: argparse.Namespace) -> None:
     rotate_keys(settings)
 
 
+def _announce_again(settings: Settings, arguments: argparse.Namespace) -> None:
+    from deploy.local.announcing import announce_again
+
+    announce_again(settings, arguments.service)
+
+
 def _test_setup(settings: Settings, _arguments: argparse.Namespace) -> None:
     from deploy.local.test_setup import prepare
 
@@ -94,6 +100,7 @@ COMMANDS: dict[str, tuple[Command, str]] = {
     "scale": (_scale, "change the number of replicas: leads=3"),
     "figures": (_figures, "measure memory at rest and lead-to-CRM-id"),
     "rotate-keys": (_rotate_keys, "put new keys in use"),
+    "announce-again": (_announce_again, "publish the events of the last 72 hours once more"),
     "clean": (_clean, "stop everything and remove the state folder"),
     "test-setup": (_test_setup, "install what the tests need"),
     "lint-gateway": (_lint_gateway, "let nginx check the gateway's configuration"),
@@ -107,7 +114,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     for name, (_, summary) in COMMANDS.items():
         command = commands.add_parser(name, help=summary)
-        if name == "logs":
+        if name in ("logs", "announce-again"):
             command.add_argument("service", nargs="?", help="only this service's, e.g. leads")
         if name == "scale":
             command.add_argument("wishes", nargs="+", metavar="SERVICE=NUMBER")

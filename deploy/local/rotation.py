@@ -5,16 +5,13 @@ that seals the CRMs' credentials is in the processes' settings: every process le
 seals with it, then what the old one sealed is sealed anew.
 """
 
-import subprocess
-
 from deploy.local.control import Control
-from deploy.local.errors import Refused
-from deploy.local.log_files import last_words
+from deploy.local.modules import run_module
 from deploy.local.programs import KINDS, System
 from deploy.local.progress import say, step
 from deploy.local.run_lock import exclusive
 from deploy.local.scale import refuse_unless_ready, replace
-from deploy.local.settings import REPOSITORY, Settings
+from deploy.local.settings import Settings
 from deploy.local.stored import new_key
 
 KEPT_KEYS = 2
@@ -28,7 +25,7 @@ def rotate_keys(settings: Settings) -> None:
         refuse_unless_ready(control)
         system = System.of(control.running_settings())
         with step("Publishing a new signing key"):
-            said = _run(system, "auth", "auth.rotate_keys")
+            said = run_module(system, "auth", "auth.rotate_keys")
         say(f"  {said}")
         _rotate_sealing_key(system, control)
 
@@ -44,19 +41,5 @@ def _rotate_sealing_key(system: System, control: Control) -> None:
         system.secrets.put(name, ",".join([new, *ring]))
         replace(system, control, [kind for kind in KINDS if kind.owner == SEALING])
     with step("Sealing the stored credentials anew"):
-        _run(system, SEALING, "crm_sync.rotate_keys")
+        run_module(system, SEALING, "crm_sync.rotate_keys")
         system.secrets.put(name, ",".join([new, *ring][:KEPT_KEYS]))
-
-
-def _run(system: System, owner: str, module: str) -> str:
-    """What the module says. Refused when it fails."""
-    log = system.settings.logs / f"rotate-keys-{owner}.log"
-    environment = {**system.base_environment(), **system.environment_of(owner, port=1)}
-    words = [str(system.environment.python), "-m", module]
-    with log.open("ab") as errors:
-        done = subprocess.run(
-            words, cwd=REPOSITORY, env=environment, stdout=subprocess.PIPE, stderr=errors, text=True, check=False
-        )
-    if done.returncode != 0:
-        raise Refused(f"rotating {owner}'s keys failed ({last_words(log)})")
-    return done.stdout.strip()

@@ -242,6 +242,21 @@ def test_keys_rotate_without_an_invalid_token_and_credentials_stay_readable(syst
     assert api.send("POST", f"/api/crm/connections/{connection}/verify")
 
 
+def test_events_are_announced_again_and_have_their_effect_no_second_time(system: CommandLine, api: Api) -> None:
+    before = api.get("/api/leads/lead-1/timeline")
+    one = system("announce-again", "leads")
+    assert one.returncode == 0, one.stdout + one.stderr
+    [count] = re.findall(r"leads: (\d+) events will be published again", one.stdout)
+    assert int(count) >= 4
+    postgresql = System.of(system.settings).postgresql
+    _eventually(lambda: postgresql.run_sql("SELECT count(*) FROM outbox WHERE published_at IS NULL", "leads") == "0")
+    everybody = system("announce-again")
+    assert re.findall(r"(\w+): \d+ events", everybody.stdout) == ["auth", "leads", "workflows", "crm_sync"]
+    assert api.get("/api/leads/lead-1/timeline") == before
+    unknown = system("announce-again", "gateway")
+    assert (unknown.returncode, unknown.stderr.count("\n")) == (1, 1)
+
+
 @pytest.mark.parametrize("name", ["leads-1", "gateway", "redis", "crm-sync-worker-1", "postgresql", "rabbitmq"])
 def test_what_is_killed_comes_back_and_works(system: CommandLine, name: str) -> None:
     before = system.kept(name)
