@@ -17,17 +17,17 @@ from gateway.reload import ReloadRefused, change_replicas
 from gateway.render import UPSTREAMS, GatewaySettings, nginx_command, render, upstreams
 from gateway.tests.running import Gateway
 
-REQUEST = b"POST /api/leads?busy HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}"
+CREATE = b"POST /api/leads?busy HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}"
 
 
-async def keep_asking(port: int, outcomes: Counter[str], stopping: asyncio.Event) -> None:
+async def keep_asking(port: int, request: bytes, outcomes: Counter[str], stopping: asyncio.Event) -> None:
     """One request after the other on one connection, as a load generator does: nothing is tried again."""
     while not stopping.is_set():
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         try:
             is_kept = True
             while is_kept and not stopping.is_set():
-                writer.write(REQUEST)
+                writer.write(request)
                 head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
                 await reader.readexactly(int(head.partition("content-length: ")[2].split()[0]))
                 outcomes[head.split()[1]] += 1
@@ -39,11 +39,11 @@ async def keep_asking(port: int, outcomes: Counter[str], stopping: asyncio.Event
 
 
 @asynccontextmanager
-async def busy_clients(gateway: Gateway, count: int = 20) -> AsyncIterator[Counter[str]]:
+async def busy_clients(gateway: Gateway, count: int = 20, request: bytes = CREATE) -> AsyncIterator[Counter[str]]:
     """Clients that ask without a pause while the block runs; counts their outcomes."""
     outcomes: Counter[str] = Counter()
     stopping = asyncio.Event()
-    clients = [asyncio.create_task(keep_asking(gateway.port, outcomes, stopping)) for _ in range(count)]
+    clients = [asyncio.create_task(keep_asking(gateway.port, request, outcomes, stopping)) for _ in range(count)]
     try:
         await asyncio.sleep(0.3)
         yield outcomes
@@ -135,6 +135,17 @@ async def test_replicas_come_and_go_without_a_failed_request(gateway: Gateway):
         assert {line["port"] for line in gateway.received("busy")[-50:]} == {one.port for one in gateway.leads}
     finally:
         gateway.change_leads(2)
+
+
+@pytest.mark.parametrize("path", ["/health", "/health/detailed?x=1"])
+async def test_a_health_check_does_not_fail_when_replicas_change(gateway: Gateway, path: str):
+    request = f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode()
+    try:
+        async with busy_clients(gateway, request=request) as outcomes:
+            assert await asyncio.to_thread(gateway.change_leads, 1)
+    finally:
+        gateway.change_leads(2)
+    assert set(outcomes) == {"200"}
 
 
 def test_a_list_nginx_refuses_leaves_the_old_one(gateway: Gateway, monkeypatch: pytest.MonkeyPatch):
