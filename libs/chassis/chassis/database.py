@@ -1,6 +1,7 @@
 """PostgreSQL: a small pool, transactions that carry their events, and a COMMIT that nothing cancels."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
@@ -76,6 +77,8 @@ class Database:
         self.control = control
         """Connections that requests cannot use up: for the relay, leases and health."""
         self.outbox = outbox
+        self.served_at = time.monotonic()
+        """When the pool last gave somebody a connection (monotonic)."""
 
     @asynccontextmanager
     async def acquire(self) -> AsyncIterator["PooledConnection"]:
@@ -88,6 +91,7 @@ class Database:
         except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
             # Whatever keeps a connection from being opened is the database's trouble, not the work's.
             raise Unavailable("The database cannot be reached; try again.") from error
+        self.served_at = time.monotonic()
         try:
             yield connection
         finally:

@@ -3,8 +3,9 @@
 import asyncio
 import os
 import signal
+import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +28,7 @@ from chassis.trouble import is_database_trouble
 log = get_logger()
 
 POOL_DEAD_SECONDS = 30.0
+WATCH_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,18 +141,14 @@ def _add_pings(resources: Resources) -> None:
 
 
 async def _watch_pool(database: Database, settings: ServiceSettings) -> None:
-    """End a process whose pool gives no connection for 30 s while the server takes a direct one: a fresh process heals it."""
-    loop = asyncio.get_running_loop()
-    healthy_at = loop.time()
+    """End a process whose pool gives nobody a connection for 30 s while the server takes a direct one: a fresh process heals it."""
     while True:
-        await asyncio.sleep(5)
-        try:
+        await asyncio.sleep(WATCH_SECONDS)
+        with suppress(Unavailable):
             async with database.acquire():
-                healthy_at = loop.time()
                 continue
-        except Unavailable:
-            pass
-        if loop.time() - healthy_at < POOL_DEAD_SECONDS:
+        seconds = time.monotonic() - database.served_at
+        if seconds < POOL_DEAD_SECONDS:
             continue
         try:
             connection = await asyncpg.connect(settings.database_url.get_secret_value(), timeout=3)
@@ -159,6 +157,6 @@ async def _watch_pool(database: Database, settings: ServiceSettings) -> None:
             if not is_database_trouble(error):
                 raise
             continue
-        log.error("abandon-pool", seconds=loop.time() - healthy_at)
+        log.error("abandon-pool", seconds=seconds)
         os.kill(os.getpid(), signal.SIGTERM)
         return
