@@ -29,7 +29,7 @@ from chassis.errors import (
 from chassis.ids import new_id
 from chassis.logs import get_logger
 from chassis.metrics import REQUEST_SECONDS, REQUESTS
-from chassis.parsing import check_media_type, pointer
+from chassis.parsing import MAX_ERRORS, check_media_type, pointer
 from chassis.settings import ServiceSettings
 from chassis.trouble import is_database_trouble
 
@@ -107,7 +107,7 @@ async def _validation(request: Request, error: Exception) -> Response:
         except UnsupportedMediaType as problem:
             return problem.response(request.url.path)
     errors = []
-    for each in found:
+    for each in found[:MAX_ERRORS]:
         place, *rest = each["loc"]
         where = pointer(rest) if place == "body" else f"{'?' if place == 'query' else ''}{'.'.join(map(str, rest))}"
         sentence = f"unknown field {rest[-1]!r}" if each["type"] == "extra_forbidden" else str(each["msg"])

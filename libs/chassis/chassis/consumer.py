@@ -266,7 +266,8 @@ class Consumer:
 
     async def _retry_later(self, parcel: _Parcel, error: Exception) -> None:
         attempt = parcel.attempt + 1
-        reason = f"{type(error).__name__}: {error}"
+        # The first line: what follows is PostgreSQL's DETAIL, which quotes rows.
+        reason = f"{type(error).__name__}: {error}".partition("\n")[0]
         if attempt >= ATTEMPTS:
             await self._bury(parcel.message, reason)
             return

@@ -1,6 +1,7 @@
 """JSON lines on standard output. A log line is an event: a fixed verb-noun `action`, the ids of what it concerns, no personal data."""
 
 import logging
+import re
 import sys
 from typing import Any, cast
 
@@ -10,11 +11,20 @@ from structlog.typing import EventDict, FilteringBoundLogger, WrappedLogger
 
 from chassis.context import current
 
+_DETAIL = re.compile(r"\nDETAIL: .*")
+
 
 def _add_context(_logger: WrappedLogger, _method: str, line: EventDict) -> EventDict:
     context = current()
     if context.request_id is not None:
         line.setdefault("request_id", context.request_id)
+    return line
+
+
+def _leave_out_rows(_logger: WrappedLogger, _method: str, line: EventDict) -> EventDict:
+    """Without PostgreSQL's DETAIL lines, which quote rows."""
+    if "exception" in line:
+        line["exception"] = _DETAIL.sub("", line["exception"])
     return line
 
 
@@ -32,6 +42,7 @@ def configure_logs(service: str, level: str = "info") -> None:
         add_service,
         _add_context,
         structlog.processors.format_exc_info,
+        _leave_out_rows,
     ]
     structlog.configure(
         processors=[

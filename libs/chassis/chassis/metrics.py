@@ -1,6 +1,6 @@
 """Prometheus metrics of every process, made once; label children are kept where a hot path needs them."""
 
-from prometheus_client import Counter, Gauge, Histogram
+from prometheus_client import Counter, Histogram
 
 REQUESTS = Counter("http_requests_total", "HTTP requests answered.", ["method", "route", "status"])
 REQUEST_SECONDS = Histogram(
@@ -15,4 +15,3 @@ EVENTS_CONSUMED = Counter("events_consumed_total", "Events taken from a queue.",
 CACHE_READS = Counter("cache_reads_total", "Reads of the shared cache.", ["outcome"])
 OUTBOUND_CALLS = Counter("outbound_calls_total", "Calls to other systems.", ["outcome"])
 POOL_WAITS = Counter("database_pool_exhausted_total", "Times no connection became free within the limit.")
-UP = Gauge("service_ready", "1 while the process says it is ready.")

@@ -14,6 +14,8 @@ from chassis.clock import in_utc
 from chassis.errors import BadRequest, FieldError, Unprocessable, UnsupportedMediaType
 
 MAX_DEPTH = 32
+MAX_ERRORS = 100
+"""Wrong places that a problem names: a body of a megabyte can have half a million."""
 _Model = TypeVar("_Model", bound=BaseModel)
 _JSON = re.compile(r"^application/(?:[\w.+-]+\+)?json$")
 
@@ -42,12 +44,12 @@ def parse_document(body: bytes, content_type: str = "application/json") -> dict[
 
 
 def parse_json(body: bytes, model: type[_Model], content_type: str = "application/json") -> _Model:
-    """The body as `model`; Unprocessable lists every wrong field by its pointer."""
+    """The body as `model`; Unprocessable lists its wrong fields by their pointers, the first MAX_ERRORS of them."""
     return validate(parse_document(body, content_type), model)
 
 
 def validate(document: Mapping[str, Any], model: type[_Model]) -> _Model:
-    """`document` as `model`; Unprocessable lists every wrong field by its pointer."""
+    """`document` as `model`; Unprocessable lists its wrong fields by their pointers, the first MAX_ERRORS of them."""
     try:
         return model.model_validate(document)
     except ValidationError as error:
@@ -58,7 +60,7 @@ def unprocessable(errors: Sequence[Any], *, skip: int = 0) -> Unprocessable:
     """Pydantic's errors as a problem; `skip` leading parts of each location are not part of the body."""
     return Unprocessable(
         "The request has invalid fields.",
-        errors=[FieldError(pointer(error["loc"][skip:]), _sentence(error)) for error in errors],
+        errors=[FieldError(pointer(error["loc"][skip:]), _sentence(error)) for error in errors[:MAX_ERRORS]],
     )
 
 
@@ -75,6 +77,8 @@ def _sentence(error: Mapping[str, Any]) -> str:
 
 
 def _inspect(value: Any, place: str, depth: int, errors: list[FieldError]) -> None:
+    if len(errors) == MAX_ERRORS:
+        return
     if depth > MAX_DEPTH:
         errors.append(FieldError(place, f"nested more than {MAX_DEPTH} deep"))
     elif isinstance(value, str):

@@ -44,10 +44,10 @@ class Vault:
         version, key_id, encoded = self._parts(sealed)
         if version != "v1" or key_id not in self._ciphers:
             raise SealBroken(f"no key {key_id!r}")
-        raw = base64.urlsafe_b64decode(encoded)
         try:
+            raw = base64.urlsafe_b64decode(encoded)
             return self._ciphers[key_id].decrypt(raw[:_NONCE_BYTES], raw[_NONCE_BYTES:], aad)
-        except InvalidTag as error:
+        except (InvalidTag, ValueError) as error:  # ValueError: no base64, or too short
             raise SealBroken("the text does not belong here or was changed") from error
 
     def needs_rotation(self, sealed: str) -> bool:

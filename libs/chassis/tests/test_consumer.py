@@ -113,6 +113,25 @@ async def test_an_event_that_failed_too_often_is_dead_lettered_with_its_reason(
     assert await process.value("SELECT count(*) FROM inbox WHERE event_id = $1", event.id) == 0
 
 
+async def test_what_the_database_says_of_the_row_stays_out_of_logs_and_headers(
+    process: Process, broker_url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """PostgreSQL's DETAIL quotes rows: names and addresses of people."""
+
+    async def store_twice(tx: Transaction, _deliveries: Sequence[Delivery]) -> None:
+        for _ in range(2):
+            await tx.connection.execute("INSERT INTO seeds (name) VALUES ('ada@example.com')")
+
+    event = user_event()
+    async with consuming(process, store_twice):
+        headers = {"x-attempt": ATTEMPTS - 1}
+        await process.bus.publish_to_queue(QUEUE, encode(event), message_id=event.id, headers=headers)
+        [letter] = await eventually(lambda: dead_letters(broker_url))
+    assert str(letter.headers["x-reason"]).startswith("UniqueViolationError: duplicate key value")
+    assert "ada@example.com" not in str(letter.headers["x-reason"])
+    assert "ada@example.com" not in capsys.readouterr().out
+
+
 async def test_what_is_not_an_event_goes_to_the_dead_queue_with_its_reason_and_blocks_nothing(
     process: Process, broker_url: str
 ) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import os
 import random
 import signal
+import sys
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -178,6 +179,28 @@ async def test_a_write_whose_commit_was_lost_is_carried_out_once_more_under_its_
     await superuser.execute("SELECT pg_terminate_backend($1)", await eventually(lambda: committing(superuser)))
     assert (await task).status == 204
     assert await superuser.fetchval("SELECT count(*) FROM seeds") == 1
+
+
+async def test_a_logged_trace_quotes_no_row(dsn: str) -> None:
+    program = """
+import asyncio, sys, asyncpg
+from chassis.logs import configure_logs, get_logger
+
+async def main():
+    connection = await asyncpg.connect(sys.argv[1])
+    try:
+        for _ in range(2):
+            await connection.execute("INSERT INTO seeds (name) VALUES ('ada' || '@example.com')")
+    except asyncpg.PostgresError:
+        get_logger().exception("fail")
+
+configure_logs("test")
+asyncio.run(main())
+"""
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", program, dsn, stdout=asyncio.subprocess.PIPE)
+    logged, _ = await process.communicate()
+    assert b"UniqueViolationError: duplicate key value" in logged
+    assert b"ada@example.com" not in logged
 
 
 async def test_a_rollback_is_finished_before_the_connection_is_given_to_the_next(database: Database) -> None:

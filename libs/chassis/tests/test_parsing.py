@@ -66,6 +66,19 @@ def test_each_wrong_field_is_named() -> None:
     assert "unknown field 'colour'" in [error.detail for error in refused.value.errors]
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"{" + b",".join(b'"a%d":1' % number for number in range(5_000)) + b"}",
+        b'{"a":[' + b",".join([b'"\\u0000"'] * 5_000) + b"]}",
+    ],
+)
+def test_of_very_many_wrong_places_the_first_hundred_are_named(body: bytes) -> None:
+    with pytest.raises(Unprocessable) as refused:
+        parse_json(body, Thing)
+    assert len(refused.value.errors) == 100
+
+
 @pytest.mark.parametrize("content_type", ["", "text/plain", "application/x-www-form-urlencoded", "application/jsonp"])
 def test_another_media_type_is_415(content_type: str) -> None:
     with pytest.raises(UnsupportedMediaType):
@@ -112,7 +125,15 @@ def test_a_sealed_secret_opens_for_its_owner_only_and_survives_a_new_key() -> No
     assert rotated.open(sealed, b"conn_1") == b"secret"
     assert rotated.needs_rotation(sealed)
     assert not rotated.needs_rotation(rotated.seal(b"secret", b"conn_1"))
-    for broken, aad in ((sealed, b"conn_2"), (sealed[:-4] + "AAAA", b"conn_1"), ("v1.k9.AAAA", b"conn_1"), ("x", b"")):
+    for broken, aad in (
+        (sealed, b"conn_2"),
+        (sealed[:-4] + "AAAA", b"conn_1"),
+        ("v1.k9.AAAA", b"conn_1"),
+        ("x", b""),
+        ("v1.k1.A", b"conn_1"),
+        ("v1.k1.é", b"conn_1"),
+        ("v1.k1.", b"conn_1"),
+    ):
         with pytest.raises(SealBroken):
             rotated.open(broken, aad)
 
