@@ -134,8 +134,17 @@ class Gateway:
         lines = [json.loads(line) for line in self.journal.read_text().splitlines()]
         return [line for line in lines if marker in f"{line['path']}?{line['query']}"]
 
-    def logged(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in (self.folder / "log" / "access.log").read_text().splitlines()]
+    def logged(self, request_id: str, count: int = 1) -> list[dict[str, Any]]:
+        """The access log's lines about the requests with this id, once there are `count` of them: it is written once a second."""
+        deadline = time.monotonic() + START_SECONDS
+        log = self.folder / "log" / "access.log"
+        while True:
+            lines = [json.loads(line) for line in log.read_text().splitlines()]
+            found = [line for line in lines if line["request_id"] == request_id]
+            if len(found) >= count:
+                return found
+            assert time.monotonic() < deadline, f"{len(found)} lines of {request_id}"
+            time.sleep(0.05)
 
     def raw(self, request: bytes) -> bytes:
         """What comes back for bytes that no client library would send."""

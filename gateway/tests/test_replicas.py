@@ -83,12 +83,12 @@ def test_a_request_whose_replica_dies_lands_once_more_with_the_same_id(gateway: 
 
 
 def test_a_request_that_kills_replicas_kills_two_at_most(gateway: Gateway):
-    answer = httpx2.post(f"{gateway.url}/api/leads?sleep=1")
-    assert answer.status_code == 200
     for replica in gateway.leads:
         replica.signal(signal.SIGKILL)
-    refused = httpx2.post(f"{gateway.url}/api/leads")
+    marker = f"killing-{uuid.uuid4().hex}"
+    refused = httpx2.post(f"{gateway.url}/api/leads", headers={"X-Request-ID": marker})
     assert (refused.status_code, refused.headers["content-type"]) == (502, "application/problem+json")
+    assert len(gateway.logged(marker)[0]["upstream"].split(", ")) == 2
 
 
 @pytest.mark.parametrize("status", [500, 502, 503, 504, 429])

@@ -61,4 +61,4 @@ METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE"]
 
 if __name__ == "__main__":
     app = Starlette(routes=[Route("/{path:path}", answer, methods=METHODS)])
-    uvicorn.run(app, port=PORT, http=WholeAnswers, log_level="error", timeout_keep_alive=75)
+    uvicorn.run(app, port=PORT, http=WholeAnswers, log_level="error", timeout_keep_alive=75, proxy_headers=False)
