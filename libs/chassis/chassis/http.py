@@ -6,10 +6,12 @@ httpx2 is the maintained continuation of httpx.
 import asyncio
 import ipaddress
 import socket
+import ssl
 import time
 from collections.abc import Iterable, Mapping, Set
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import httpcore2
@@ -45,6 +47,12 @@ class OutboundResponse:
     body: bytes
 
 
+@cache
+def _public_authorities() -> ssl.SSLContext:
+    """The machine's certificate authorities, read once for all clients: a process's start waits for it, and it is large."""
+    return httpx2.create_ssl_context(trust_env=False)
+
+
 def make_internal_client(settings: ServiceSettings) -> httpx2.AsyncClient:
     """A client for the gateway's internal listener; no proxies from the environment."""
     return httpx2.AsyncClient(
@@ -52,6 +60,7 @@ def make_internal_client(settings: ServiceSettings) -> httpx2.AsyncClient:
         timeout=httpx2.Timeout(10, connect=1, pool=2),
         limits=httpx2.Limits(max_connections=50, max_keepalive_connections=20, keepalive_expiry=30),
         trust_env=False,
+        verify=_public_authorities(),
     )
 
 
@@ -162,10 +171,9 @@ class _CheckedNetwork(httpcore2.AsyncNetworkBackend):
 
 class _CheckedTransport(httpx2.AsyncHTTPTransport):
     def __init__(self, allowed: Set[str]) -> None:
-        trusted = httpx2.create_ssl_context(trust_env=False)
         super().__init__(verify=trusted, trust_env=False)
         self._pool = httpcore2.AsyncConnectionPool(
-            ssl_context=trusted,
+            ssl_context=_public_authorities(),
             max_connections=100,
             max_keepalive_connections=20,
             keepalive_expiry=30,
