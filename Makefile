@@ -28,6 +28,8 @@ CODE = libs services simulators gateway deploy tests conftest.py
 # Every service has a package named tests, so mypy looks at each of them by itself.
 OWN_TESTS = $(wildcard services/*/tests libs/*/tests)
 
+TEST_PROCESSES ?= 2
+
 # `make scale leads=3` and `make logs service=leads` take their words from the command line.
 SCALABLE = auth leads workflows crm-sync leads-worker workflows-worker crm-sync-worker
 WISHES = $(foreach name,$(SCALABLE),$(if $($(name)),$(name)=$($(name))))
@@ -62,7 +64,7 @@ clean: python ## Stop everything and remove STATE_DIR with all data
 
 ##@ The code
 test: tools ## All tests that take no minutes, against real servers of their own
-	@$(PYTEST) $(if $(TEST_PROCESSES),-n $(TEST_PROCESSES) --dist loadfile) -m "not long"
+	@$(PYTEST) -n $(TEST_PROCESSES) --dist loadscope --no-loadscope-reorder -m "not long"
 
 test-long: tools ## The tests that wait for minutes
 	@$(PYTEST) -m long --timeout 900

@@ -165,7 +165,8 @@ async def broker_url(virtual_host: str) -> str:
 @pytest.fixture
 async def redis_url(servers: TestServers) -> str:
     """A Redis database for this session, emptied."""
-    url = _with_path(servers.redis_url, str(os.getpid() % 16))
+    number = os.environ.get("PYTEST_XDIST_WORKER", "").removeprefix("gw") or os.getpid()
+    url = _with_path(servers.redis_url, str(int(number) % 16))
     redis = Redis.from_url(url)
     try:
         await redis.flushdb()

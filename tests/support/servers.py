@@ -19,7 +19,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from deploy.local import orphans
-from deploy.local.servers import Epmd, Launched, PostgreSQL, RabbitMQ, Redis, free_ports, launch, stop, wait_ready
+from deploy.local.servers import Epmd, Launched, PostgreSQL, RabbitMQ, Redis, free_ports, launch, wait_ready
+from deploy.local.servers.launch import private_file
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 RUNNING_SET = "AO_TEST_SERVERS"
@@ -38,13 +39,15 @@ class TestServers:
     management_url: str
     redis_url: str
     folder: str
-    pids: dict[str, int]
-    """Process ids by server name, for tests that stop, pause or kill one."""
 
     @classmethod
     def load(cls, path: Path) -> "TestServers":
         """Reads the file that `start` wrote."""
         return cls(**json.loads(path.read_text()))
+
+    def save(self, path: Path) -> None:
+        """Writes the file that `load` reads, for its owner only."""
+        private_file(path, json.dumps(asdict(self), indent=1) + "\n")
 
 
 @contextmanager
@@ -64,12 +67,26 @@ def test_servers() -> Iterator[TestServers]:
     try:
         yield start_servers(folder, started)
     finally:
-        for one in reversed(started):
-            stop(one)
-        shutil.rmtree(folder, ignore_errors=True)
+        _end_at_once(folder, started)
 
 
 test_servers.__test__ = False  # type: ignore[attr-defined]  # pytest: not a test, in spite of its name
+
+
+@contextmanager
+def shared_test_servers() -> Iterator[None]:
+    """The set of `test_servers`, for the processes that this one starts meanwhile."""
+    if os.environ.get(RUNNING_SET):
+        yield
+        return
+    with test_servers() as running:
+        file = Path(running.folder) / "servers.json"
+        running.save(file)
+        os.environ[RUNNING_SET] = str(file)
+        try:
+            yield
+        finally:
+            del os.environ[RUNNING_SET]
 
 
 def start_servers(folder: Path, started: list[Launched]) -> TestServers:
@@ -88,8 +105,15 @@ def start_servers(folder: Path, started: list[Launched]) -> TestServers:
     wait_ready(*started, seconds=120)
     management = rabbit.management_url()
     assert management is not None
-    pids = {one.server.name: one.pid for one in started}
-    return TestServers(postgres.dsn(), rabbit.url(), management, redis.url(), str(folder), pids)
+    return TestServers(postgres.dsn(), rabbit.url(), management, redis.url(), str(folder))
+
+
+def _end_at_once(folder: Path, started: list[Launched]) -> None:
+    """Nobody needs their data any more."""
+    orphans.end(orphans.processes_of(folder), 0)
+    for one in started:
+        one.process.wait()
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _start(path: Path) -> None:
@@ -101,11 +125,9 @@ def _start(path: Path) -> None:
     try:
         servers = start_servers(folder, started)
     except BaseException:
-        for one in reversed(started):
-            stop(one)
+        _end_at_once(folder, started)
         raise
-    path.touch(mode=0o600)
-    path.write_text(json.dumps(asdict(servers), indent=1) + "\n")
+    servers.save(path)
     sys.stdout.write(f"The servers run. To use them: export {RUNNING_SET}={path.resolve()}\n")
 
 
