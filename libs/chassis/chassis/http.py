@@ -171,7 +171,7 @@ class _CheckedNetwork(httpcore2.AsyncNetworkBackend):
 
 class _CheckedTransport(httpx2.AsyncHTTPTransport):
     def __init__(self, allowed: Set[str]) -> None:
-        super().__init__(verify=trusted, trust_env=False)
+        super().__init__(verify=_public_authorities(), trust_env=False)
         self._pool = httpcore2.AsyncConnectionPool(
             ssl_context=_public_authorities(),
             max_connections=100,
