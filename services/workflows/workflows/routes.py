@@ -8,12 +8,6 @@ from starlette.responses import Response
 
 from workflows.bodies import NewWorkflowBody, StartBody, WorkflowBody
 from workflows.documents import (
-    DEFINITION_EXAMPLE,
-    NOT_MODIFIED,
-    RUN_EXAMPLE,
-    STATUS_EXAMPLE,
-    VERSION_EXAMPLE,
-    WORKFLOW_EXAMPLE,
     RunDocument,
     RunPage,
     StartedWorkflowDocument,
@@ -21,12 +15,20 @@ from workflows.documents import (
     VersionPage,
     WorkflowDocument,
     WorkflowPage,
+)
+from workflows.etags import etag, none_match
+from workflows.openapi import (
+    DEFINITION_EXAMPLE,
+    NOT_MODIFIED,
+    RUN_EXAMPLE,
+    STATUS_EXAMPLE,
+    VERSION_EXAMPLE,
+    WORKFLOW_EXAMPLE,
     answer,
     definition_body,
     json_body,
     problems,
 )
-from workflows.etags import etag, none_match
 from workflows.requests import (
     IfMatch,
     IfNoneMatch,

@@ -7,12 +7,10 @@ from fastapi import APIRouter, Query
 from starlette.responses import Response
 
 from workflows.bodies import RetryBody
-from workflows.documents import (
+from workflows.documents import RunDetail, RunDocument, RunPage
+from workflows.openapi import (
     RUN_DETAIL_EXAMPLE,
     RUN_EXAMPLE,
-    RunDetail,
-    RunDocument,
-    RunPage,
     answer,
     json_body,
     problems,
