@@ -350,7 +350,7 @@ def test_too_many_steps_are_refused() -> None:
 def test_nested_steps_count_too() -> None:
     nested = [{"id": f"s{number}", "type": "wait", "duration": "1s"} for number in range(MAX_STEPS)]
     document = definition({"id": "c", "type": "condition", "if": "lead.score > 1", "then": nested})
-    assert f"this one has {MAX_STEPS + 1}" in complaints(document)["/steps"]
+    assert f"at most {MAX_STEPS} steps" in complaints(document)["/steps"]
 
 
 def test_steps_nested_too_deep_are_refused() -> None:

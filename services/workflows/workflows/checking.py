@@ -45,13 +45,14 @@ class DefinitionChecker:
         self, connection: PooledConnection, workspace_id: str, workflow_id: str, document: Mapping[str, Any]
     ) -> Checked:
         """DefinitionRefused lists every place that must be put right."""
+        if problem := _too_large(document):  # before anything is made of it
+            raise DefinitionRefused.of([problem])
         try:
             definition, graph = check_definition(document, STEP_TYPES)
         except DefinitionInvalid as error:
             raise DefinitionRefused.of(error.problems) from error
         places = list(secret_places(definition, graph.steps))
         problems = [
-            *_size(document),
             *self._addresses(definition, graph),
             *await _unknown_users(connection, workspace_id, definition, graph),
             *await _unknown_secrets(connection, workspace_id, workflow_id, places),
@@ -74,10 +75,11 @@ class DefinitionChecker:
                     yield Problem(definition.pointers[step.id] + place, str(error))
 
 
-def _size(document: Mapping[str, Any]) -> Iterator[Problem]:
+def _too_large(document: Mapping[str, Any]) -> Problem | None:
     size = len(orjson.dumps(document))
-    if size > MAX_DEFINITION_BYTES:
-        yield Problem("", f"a definition has at most {MAX_DEFINITION_BYTES} bytes, this one has {size}")
+    if size <= MAX_DEFINITION_BYTES:
+        return None
+    return Problem("", f"a definition has at most {MAX_DEFINITION_BYTES} bytes, this one has {size}")
 
 
 async def _unknown_users(

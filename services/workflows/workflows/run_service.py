@@ -1,5 +1,6 @@
 """Runs as people steer them: start, look, cancel, retry."""
 
+import re
 from typing import Any
 
 from chassis.clock import rfc3339, utcnow
@@ -9,7 +10,7 @@ from chassis.errors import FieldError, ProblemError
 from chassis.idempotency import Answer, WriteRequest, run_once
 from chassis.parsing import parse_document, validate
 from workflows import repository, run_repository
-from workflows.bodies import RetryBody, StartBody
+from workflows.bodies import IDENTIFIER, RetryBody, StartBody
 from workflows.catalogue import Catalogue, Plan
 from workflows.engine.run import CANCELLABLE, RETRYABLE, State, StepState
 from workflows.errors import LeadUnknown, RunNotReady, StepGone, WorkflowArchived
@@ -27,7 +28,7 @@ class RunStarter:
 
     async def find_lead(self, write: WriteRequest, lead_id: str | None) -> LeadSnapshot | None:
         """The lead to start with, looked up before the transaction; None if there is none, which `start` refuses."""
-        if lead_id is None or not lead_id.replace("-", "").replace("_", "").replace(".", "").isalnum():
+        if lead_id is None or not re.fullmatch(IDENTIFIER, lead_id) or not lead_id.strip("."):
             return None
         return await self._finder.find(write.principal.workspace_id, lead_id)
 

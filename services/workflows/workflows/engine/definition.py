@@ -148,7 +148,7 @@ def parse_definition(data: Mapping[str, Any], step_types: StepTypes) -> Definiti
     if data.get("steps") == []:
         problems.append(Problem("/steps", "a workflow has at least one step"))
     if reader.count > MAX_STEPS:
-        problems.append(Problem("/steps", f"a workflow has at most {MAX_STEPS} steps, this one has {reader.count}"))
+        problems.append(Problem("/steps", f"a workflow has at most {MAX_STEPS} steps, nested ones counted"))
     if problems or trigger is None:
         raise DefinitionInvalid(problems)
     return Definition(trigger, steps, bool(data.get("allow_reentry", False)), reader.pointers)
@@ -191,6 +191,8 @@ class _StepReader:
 
     def _read_step(self, raw: Any, pointer: str, depth: int) -> Step | None:
         self.count += 1
+        if self.count > MAX_STEPS:
+            return None
         model = self._model(raw, pointer)
         if model is None:
             return None

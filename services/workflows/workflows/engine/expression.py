@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 from typing import Any
 
 import cel
@@ -160,13 +161,12 @@ def _tokens(text: str) -> list[_Token]:
 def _paths(text: str) -> Iterator[Path]:
     """The paths an expression reads; ValueError for forms that hide what they read or cost."""
     tokens = _tokens(text)
+    _check_patterns(tokens)
     position = 0
     while position < len(tokens):
         token = tokens[position]
         after = tokens[position + 1] if position + 1 < len(tokens) else _END
         before = tokens[position - 1] if position else _END
-        if token.kind == "name" and token.text == "matches" and after.is_mark("("):
-            _check_pattern(tokens[position + 2 : position + 4])
         if token.is_mark(".") and (before is _END or (before.kind == "mark" and before.text not in ")]}")):
             raise ValueError("a name cannot begin with a dot")
         if token.kind != "name" or token.text in _WORDS or after.is_mark("(") or before.is_mark("."):
@@ -195,19 +195,32 @@ def _read_path(tokens: list[_Token], position: int) -> tuple[Path, int]:
     return Path(tuple(parts)), position
 
 
-def _check_pattern(following: list[_Token]) -> None:
-    """A pattern costs what its text says, so it has to be a short literal without counted repetition."""
-    if len(following) != 2 or following[0].kind != "string" or not following[1].is_mark(")"):
-        raise ValueError("matches() takes a pattern written out in quotes")
-    pattern = following[0].text
-    if len(pattern) > MAX_PATTERN_CHARACTERS or "{" in pattern:
-        raise ValueError(
-            f"a pattern has at most {MAX_PATTERN_CHARACTERS} characters and no counted repetition such as a{{3}}"
-        )
+def _check_patterns(tokens: list[_Token]) -> None:
+    """A pattern costs what its text says, at every evaluation: patterns are short literals without counted repetition."""
+    total = 0
+    for position, (token, after) in enumerate(pairwise(tokens)):
+        if token.kind == "name" and token.text == "matches" and after.is_mark("("):
+            following = tokens[position + 2 : position + 4]
+            if len(following) != 2 or following[0].kind != "string" or not following[1].is_mark(")"):
+                raise ValueError("matches() takes a pattern written out in quotes")
+            pattern = _pattern(following[0].text)
+            total += len(pattern)
+            if total > MAX_PATTERN_CHARACTERS or "{" in pattern:
+                raise ValueError(
+                    f"patterns have at most {MAX_PATTERN_CHARACTERS} characters and no counted repetition such as a{{3}}"
+                )
+
+
+def _pattern(literal: str) -> str:
+    """The pattern that a CEL string literal stands for, its escapes read (`\\x7b` is a brace too)."""
     try:
-        cel.compile(f'"".matches({pattern})').execute({})
+        pattern = cel.compile(literal).execute({})
+        cel.compile(f'"".matches({literal})').execute({})
     except EVALUATION_ERRORS as error:
         raise ValueError("the pattern of matches() is not a regular expression") from error
+    if not isinstance(pattern, str):
+        raise ValueError("the pattern of matches() is not a text")  # noqa: TRY004 - what pydantic reports
+    return pattern
 
 
 def bounded(value: Any, depth: int = MAX_DEPTH) -> Any:

@@ -52,7 +52,7 @@ class Template:
         return _joined(piece if isinstance(piece, str) else as_text(piece.find(scope)) for piece in self.pieces)
 
     def render_url(self, scope: Mapping[str, Any]) -> str:
-        """The text with every value percent-encoded; TemplateError if one is empty."""
+        """The text with every value percent-encoded; TemplateError if one is empty or only dots."""
         return _joined(piece if isinstance(piece, str) else self._url_part(piece, scope) for piece in self.pieces)
 
     @staticmethod
@@ -60,6 +60,8 @@ class Template:
         text = as_text(path.find(scope))
         if not text:
             raise TemplateError(f"{path} is empty, and a URL needs it")
+        if not text.strip("."):  # RFC 3986, 5.2.4: such a segment would lead to another path
+            raise TemplateError(f"{path} is only dots, which a URL cannot hold")
         return quote(text, safe="")
 
     @classmethod

@@ -64,6 +64,8 @@ class Caller:
         async def intend(page: Page) -> tuple[dict[str, Any], dict[str, str]]:
             # A repetition sends what the first attempt sent: the key stands for exactly that.
             request = sent_before if sent_before is not None else await step.prepare(progress.scope, page)
+            if purpose == "verify":
+                request = step.with_look_up(request, progress.scope)
             secrets = await page.open_secrets(step.secret_ids(request))
             row.input, row.attempts = request, number
             page.note(row, attempt)
@@ -111,7 +113,7 @@ class Caller:
         delay = step.retry.delay_seconds(len(progress.attempts), asked_for)
         if delay is None:
             giving_up = f"{outcome.error} (after {len(progress.attempts)} attempts)"
-            is_known = isinstance(outcome, Failed)
+            is_known = isinstance(outcome, Failed) and not self._may_have_worked()
             return await (progress.fail(giving_up) if is_known else progress.ask_somebody(giving_up))
         if at_once:
             return True
@@ -119,6 +121,15 @@ class Caller:
         row.state, row.error = StepState.RETRYING, outcome.error
         progress.journal.note_step(row)
         return await progress.put_down(State.RETRYING, outcome.error, seconds=delay)
+
+    def _may_have_worked(self) -> bool:
+        """True if the outcome of an earlier call in this generation is unknown, and no look-up has said that it did not arrive."""
+        for attempt in reversed(self._progress.attempts):
+            if attempt.purpose == "verify" and attempt.state is AttemptState.FAILED:
+                return False
+            if attempt.purpose == "call" and attempt.state is AttemptState.UNKNOWN:
+                return True
+        return False
 
     def _finish_attempt(
         self, attempt: AttemptRow, state: AttemptState, *, status: int | None = None, error: str | None = None

@@ -112,6 +112,15 @@ class Journal:
     def note_lead(self, snapshot: LeadSnapshot) -> None:
         self._lead = snapshot
 
+    async def read_lead(self) -> LeadSnapshot | None:
+        """The lead as the view has it now. LeaseLost if the database's trouble outlasts the lease."""
+
+        async def read() -> LeadSnapshot | None:
+            async with self._database.acquire() as connection:
+                return await repository.read_lead(connection, self._run.workspace_id, self._run.lead_id)
+
+        return await through_trouble(self._lease, self._run.id, read)
+
     async def write(
         self,
         step_id: str,
@@ -135,7 +144,10 @@ class Journal:
         asked_at = time.monotonic()
         async with self._database.transaction() as tx:
             page = Page(tx, self._run, self._vault)
-            if lock_lead:  # before the run: the consumer of events takes the two in this order
+            # The lead before the run: the consumer of events takes the two in this order.
+            if self._lead is not None:
+                await repository.copy_leads(tx.connection, [self._lead])
+            if lock_lead:
                 page.lead = await store.lock_lead(tx.connection, self._run)
             held = await store.lock_claimed(tx.connection, self._run, self._lease.token)
             if held is None:
@@ -160,8 +172,6 @@ class Journal:
         return result
 
     async def _flush(self, connection: PooledConnection, page: Page) -> None:
-        if self._lead is not None:
-            await repository.copy_leads(connection, [self._lead])
         if steps := [*self._steps.values(), *page.steps]:
             await store.save_steps(connection, self._run, steps)
         if attempts := [*self._attempts.values(), *page.attempts]:

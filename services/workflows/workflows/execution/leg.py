@@ -65,7 +65,10 @@ class Leg:
     async def _take(self, progress: Progress) -> bool:
         step = progress.step
         if isinstance(step, CallingStep):
-            return await self._caller.call(step)
+            goes_on = await self._caller.call(step)
+            if goes_on:  # while the call was out, others may have changed the lead
+                progress.see_lead(await progress.journal.read_lead())
+            return goes_on
         if isinstance(step, PausingStep):
             return await self._pause(step)
         if isinstance(step, ImmediateStep):
@@ -92,9 +95,8 @@ class Leg:
         row = progress.open_row()
 
         async def look(page: Page) -> Done | None:
-            now = await page.lead_now()
-            progress.scope["lead"] = now.lead
-            decision = step.begin(progress.scope, now)
+            progress.see_lead(page.lead)
+            decision = step.begin(progress.scope, await page.lead_now())
             if isinstance(decision, Done):
                 return decision
             self._wait(page, row, decision)

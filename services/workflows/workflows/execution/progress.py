@@ -31,6 +31,7 @@ class Progress:
         self.attempts = attempts
         """Outside calls of the step at `at`, in this generation."""
         self._rows = rows
+        self._lead_version = lead.version if lead is not None else 0
         self.scope: dict[str, Any] = {
             "lead": lead.lead if lead is not None else {},
             "changed": run.trigger["changed"],
@@ -62,12 +63,17 @@ class Progress:
         return row
 
     def know_lead(self, lead: dict[str, Any]) -> None:
-        """Go on with this newer state of the lead, and share it with every run."""
-        self.scope["lead"] = lead
+        """Go on with the lead as a call's answer shows it, and share it with every run; a replayed answer may be an old one."""
         if isinstance(lead.get("version"), int):
-            self.journal.note_lead(
-                LeadSnapshot(self.run.workspace_id, self.run.lead_id, lead["version"], deleted=False, lead=lead)
-            )
+            answered = LeadSnapshot(self.run.workspace_id, self.run.lead_id, lead["version"], deleted=False, lead=lead)
+            self.see_lead(answered)
+            self.journal.note_lead(answered)
+
+    def see_lead(self, seen: LeadSnapshot | None) -> None:
+        """Go on with this state of the lead, unless a newer one is known."""
+        if seen is not None and seen.version >= self._lead_version:
+            self._lead_version = seen.version
+            self.scope["lead"] = seen.lead
 
     async def done(self, output: dict[str, Any], way: str | None = None) -> bool:
         """The present step succeeded; go on by `way`."""

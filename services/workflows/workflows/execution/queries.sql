@@ -25,7 +25,8 @@ RETURNING id;
 SELECT state, events FROM runs WHERE workspace_id = $1 AND id = $2 AND lease_token = $3 FOR NO KEY UPDATE;
 
 -- name: keep_claimed
-UPDATE runs SET step_id = $4, lost_leases = 0, due_at = now() + interval '1 second' * $5::float8
+UPDATE runs SET step_id = $4, lost_leases = CASE WHEN step_id = $4 THEN lost_leases ELSE 0 END,
+                due_at = now() + interval '1 second' * $5::float8
 WHERE workspace_id = $1 AND id = $2 AND lease_token = $3;
 
 -- name: leave_claimed

@@ -114,7 +114,7 @@ async def lock_claimed(connection: PooledConnection, run: Claimed, token: str) -
 async def keep_claimed(
     connection: PooledConnection, run: Claimed, token: str, step_id: str, lease_seconds: float
 ) -> None:
-    """Note where the run stands, and renew its lease."""
+    """Note where the run stands, and renew its lease. Leases lost at this very step stay counted: an intent is no progress."""
     await connection.execute(queries["keep_claimed"], run.workspace_id, run.id, token, step_id, lease_seconds)
 
 

@@ -165,10 +165,13 @@ class HttpRequest(CallingStep):
             request["body"] = self.body.value(scope)
         if self.sign_with is not None:
             request["sign_with"] = {"secret_id": self.sign_with.secret_id}
-        if self.verify_with is not None:
-            headers = {name: _rendered(name, value, scope) for name, value in self.verify_with.headers.items()}
-            request["verify"] = {"url": self.verify_with.url.render_url(scope), "headers": headers}
-        return request
+        return self.with_look_up(request, scope)
+
+    def with_look_up(self, request: dict[str, Any], scope: Scope) -> dict[str, Any]:
+        if self.verify_with is None or "verify" in request:
+            return request
+        headers = {name: _rendered(name, value, scope) for name, value in self.verify_with.headers.items()}
+        return {**request, "verify": {"url": self.verify_with.url.render_url(scope), "headers": headers}}
 
     def secret_ids(self, request: Mapping[str, Any]) -> frozenset[str]:
         values = [*request["headers"].values(), *request.get("verify", {}).get("headers", {}).values()]
@@ -222,7 +225,7 @@ class HttpRequest(CallingStep):
 def _rendered(name: str, value: Template | SecretRef, scope: Scope) -> Any:
     if isinstance(value, SecretRef):
         return {"secret_id": value.secret_id}
-    text = value.render(scope)
+    text = value.render(scope).strip()  # RFC 9110, 5.5: a field value has no white space at its ends
     if not _is_header_text(text):
         raise StepFailed(f"the header {name} would hold characters that a header cannot have")
     return text

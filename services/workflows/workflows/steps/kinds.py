@@ -159,6 +159,10 @@ class CallingStep(Step):
         """Make the call; every failure is an Outcome."""
         raise NotImplementedError
 
+    def with_look_up(self, request: dict[str, Any], _scope: Scope) -> dict[str, Any]:
+        """A request that was prepared before the step knew how to look it up, completed by that."""
+        return request
+
     async def verify(self, _request: Mapping[str, Any], _call: Call) -> Outcome:
         """Look up whether an earlier call did its work. Failed with `retryable` means that it did not."""
         raise NotImplementedError

@@ -47,7 +47,7 @@ def _is_busy(answer: Any) -> bool:
 
 def retry_after_seconds(header: str | None) -> float | None:
     """Retry-After in its seconds form (RFC 9110, 10.2.3); the date form is treated as not given."""
-    return float(header) if header is not None and header.isdigit() else None
+    return float(header) if header is not None and header.isdecimal() else None
 
 
 def _json_object(body: bytes) -> dict[str, Any]:
