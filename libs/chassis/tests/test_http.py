@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
-import httpcore2
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -222,9 +221,8 @@ def certified(monkeypatch: pytest.MonkeyPatch) -> ssl.SSLContext:
         file.write(public + private)
         file.flush()
         context.load_cert_chain(file.name)
-    monkeypatch.setattr(
-        httpcore2, "default_ssl_context", lambda **_: ssl.create_default_context(cadata=public.decode())
-    )
+    trusted = ssl.create_default_context(cadata=public.decode())
+    monkeypatch.setattr("chassis.http._public_authorities", lambda: trusted)
     return context
 
 
