@@ -19,6 +19,7 @@ from chassis.bus import Bus
 from chassis.consumer import Consumer, Delivery
 from chassis.database import Database, Transaction, open_database
 from chassis.events import Event, encode, new_event
+from chassis.ids import new_id
 from tests.support.fixtures import NewDatabase
 
 QUEUE = "leads.users"
@@ -92,7 +93,7 @@ class Effects:
         for delivery in deliveries:
             if error := self.fail(delivery):
                 raise error
-            await tx.connection.execute("INSERT INTO seeds (name) VALUES ($1)", delivery.event.id)
+            await tx.connection.execute("INSERT INTO seeds (name) VALUES ($1)", new_id("effect"))
         self.seen += [delivery.event.id for delivery in deliveries]
 
     async def saw(self, *events: Event) -> bool:

@@ -126,6 +126,9 @@ async def test_a_row_the_broker_refuses_is_parked_and_others_pass(process: Proce
         # Sooner than any sweep would: the link that the refusal ended took its writer's events along when it came back.
         await eventually(lambda: process.is_published(good), seconds=5)
     assert not await process.is_published(refused)
+    parked = "UPDATE outbox SET claimed_until = now() WHERE event_id = $1 RETURNING parked_at IS NOT NULL"
+    assert await process.value(parked, refused.id)
+    assert await process.database.outbox.sweep_once() == 0
 
 
 async def test_an_event_above_the_limit_is_refused_where_it_is_written(process: Process) -> None:
