@@ -109,6 +109,8 @@ async def test_an_owner_is_checked_when_it_changes_and_only_then(
     refused = await api.patch(path, json={"owner_id": "user_9"})
     assert refused.status_code == 422
     assert refused.json()["errors"][0]["pointer"] == "/owner_id"
+    assert await database.fetchval("SELECT owner_id IS NULL AND version = 1 FROM leads")
+    assert await database.fetchval("SELECT count(*) FROM outbox") == 1
     await add_user("user_9")
     assert (await api.patch(path, json={"owner_id": "user_9"})).json()["owner_id"] == "user_9"
     await database.execute("UPDATE users SET active = false")

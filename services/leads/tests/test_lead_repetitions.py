@@ -193,10 +193,19 @@ async def test_a_repetition_among_new_leads_spoils_nothing_for_them(api: httpx2.
         assert await database.fetchval(f"SELECT count(*) FROM {table}") == 10
 
 
+@pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE"])
 @pytest.mark.parametrize(("headers", "status"), [(KEY, 409), ({"X-Gateway-Request": "gwr_1"}, 503)])
 async def test_a_key_whose_first_request_is_still_running_is_told_to_come_back(
-    replica: Any, database: Any, monkeypatch: pytest.MonkeyPatch, headers: dict[str, str], status: int
+    *,
+    replica: Any,
+    database: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    headers: dict[str, str],
+    status: int,
+    method: str,
 ) -> None:
+    lead = (await replica.client.post("/api/leads", json={"email": "lea@example.com"})).json()
+    path = "/api/leads" if method == "POST" else f"/api/leads/{lead['id']}"
     pool = replica.state["resources"].database
     key = headers.get("Idempotency-Key") or f"gw:{headers['X-Gateway-Request']}"
     original = pool.acquire
@@ -212,13 +221,15 @@ async def test_a_key_whose_first_request_is_still_running_is_told_to_come_back(
             " VALUES ('ws_1', 'user_1', $1, '', now() + interval '1 day')",
             key,
         )
-        answer = await replica.client.post("/api/leads", json=ADA, headers=headers)
+        answer = await replica.client.request(method, path, json=ADA, headers=headers)
         assert answer.status_code == status, answer.text
+        assert "still running" in answer.json()["detail"]
         assert answer.headers["retry-after"] == "1"
         # Others are not held up by it.
         other = await replica.client.post("/api/leads", json={"email": "eve@example.com"})
         assert other.status_code == 201
-    assert await database.fetchval("SELECT count(*) FROM leads") == 1
+    assert await database.fetchval("SELECT count(*) FROM leads") == 2
+    assert (await replica.client.get(f"/api/leads/{lead['id']}")).json() == lead
 
 
 class _Impatient:
