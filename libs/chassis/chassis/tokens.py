@@ -151,13 +151,13 @@ class TokenVerifier:
 
     async def _load_keys(self) -> None:
         self._keys_asked_at = time.monotonic()
+        missed = True
         try:
             found = await self._source.keys()
             self._keys = {str(key.key_id): key.key for key in jwt.PyJWKSet.from_dict(dict(found)).keys}
-        except Exception:
-            self._keys_missed = True
-            raise
-        self._keys_missed = False
+            missed = False
+        finally:
+            self._keys_missed = missed
 
     async def _keep_keys(self) -> None:
         while True:

@@ -36,20 +36,21 @@ async def test_a_broker_that_falls_silent_while_a_link_is_opened_is_connected_to
     monkeypatch.setattr(bus, "HEARTBEAT_SECONDS", 1)
     monkeypatch.setattr(aiormq.connection.Connection, "HEARTBEAT_GRACE_MULTIPLIER", 0.5)
     opened = []
+    silent = asyncio.Event()
 
     async def declare(channel: AbstractChannel) -> None:
         opened.append(channel)
-        if len(opened) == 1:
+        if not silent.is_set():
             pipe.fall_silent()
+            silent.set()
         await channel.declare_queue("any", durable=True)
 
     link = Link(pipe.url, "test", declare)
     link.start()
     try:
         async with asyncio.timeout(10):
-            while len(opened) < 1:
-                await asyncio.sleep(0.01)
-            await asyncio.sleep(2.5)
+            await silent.wait()
+            await asyncio.sleep(2.5)  # longer than the heartbeats that a client waits for
             pipe.speak_again()
             await link.up.wait()
         assert len(opened) == 2

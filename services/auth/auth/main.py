@@ -5,7 +5,6 @@ from contextlib import asynccontextmanager
 from functools import cache
 from typing import Any
 
-import httpx2
 from fastapi import FastAPI
 
 from auth.health import SystemHealth
@@ -19,6 +18,7 @@ from auth.users import Users
 from auth.verification import OwnIdentity
 from chassis.app import create_app
 from chassis.database import Database
+from chassis.http import make_internal_client
 from chassis.pruning import Prune, common_pruning
 from chassis.resources import open_resources
 from chassis.vault import Vault
@@ -39,7 +39,7 @@ def create(settings: Settings) -> FastAPI:
     async def lifespan(_app: FastAPI) -> AsyncIterator[dict[str, Any]]:
         async with (
             open_resources(settings, identity=own_identity) as resources,
-            httpx2.AsyncClient(trust_env=False) as client,
+            make_internal_client(settings) as client,
         ):
             database = resources.database
             await ensure_key(database, vault)

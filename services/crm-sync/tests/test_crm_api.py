@@ -20,6 +20,15 @@ from tests.support.fixtures import eventually
 CONNECTIONS = "/api/crm/connections"
 
 
+def grant_of(crm):
+    """The account's OAuth grant, as the simulator knows it."""
+    return {
+        "client_id": "sim-client-id",
+        "client_secret": "sim-client-secret",
+        "refresh_token": f"refresh-sim-{crm.portal}",
+    }
+
+
 async def test_a_connection_is_created_read_changed_listed_and_deleted(crm):
     created = await crm.connect(mode="selected")
     path = f"{CONNECTIONS}/{created['id']}"
@@ -354,12 +363,7 @@ async def test_credentials_move_to_a_new_key_and_the_old_one_can_go(crm):
 
 
 async def test_an_oauth_connection_refreshes_its_token_and_keeps_it(crm):
-    grant = {
-        "client_id": "sim-client-id",
-        "client_secret": "sim-client-secret",
-        "refresh_token": f"refresh-sim-{crm.portal}",
-    }
-    connection = await crm.connect(credentials=grant)
+    connection = await crm.connect(credentials=grant_of(crm))
     await crm.lead("lead_1")
     await crm.in_step("lead_1", connection)
     await crm.lead("lead_2")
@@ -379,12 +383,7 @@ async def test_the_documents_example_is_taken(crm):
 
 async def test_one_of_many_refreshes_the_token_and_the_others_take_it(crm):
     """Keepers of their own, as in processes of their own; the token endpoint is slow, so that all come while it is asked."""
-    grant = {
-        "client_id": "sim-client-id",
-        "client_secret": "sim-client-secret",
-        "refresh_token": f"refresh-sim-{crm.portal}",
-    }
-    made = await crm.connect(mode="selected", credentials=grant)
+    made = await crm.connect(mode="selected", credentials=grant_of(crm))
     checks = crm.service.http.state["checks"]
     connector = checks.connectors["hubspot"]
     connection = await checks.database.read(lambda db: read_connection(db, ConnectionKey(crm.workspace, made["id"])))
@@ -407,12 +406,7 @@ async def test_one_of_many_refreshes_the_token_and_the_others_take_it(crm):
 
 
 async def test_a_refresh_does_not_undo_credentials_given_meanwhile(crm):
-    grant = {
-        "client_id": "sim-client-id",
-        "client_secret": "sim-client-secret",
-        "refresh_token": f"refresh-sim-{crm.portal}",
-    }
-    made = await crm.connect(mode="selected", credentials=grant)
+    made = await crm.connect(mode="selected", credentials=grant_of(crm))
     path = f"{CONNECTIONS}/{made['id']}"
     before = crm.simulators.control("GET", "hubspot/requests?operation=oauth.token")["requests"]
     crm.simulators.control("PUT", "hubspot/behaviour", {"latency_min_seconds": 0.3})

@@ -16,13 +16,14 @@ from chassis.idempotency import WriteRequest, write_request
 from chassis.parsing import cursor_moment, make_cursor, parse_cursor
 from chassis.principal import Principal
 from chassis.security import require
+from workflows.bodies import IDENTIFIER
 from workflows.engine.run import State
 from workflows.errors import RunNotFound, WorkflowNotFound
 from workflows.run_service import RunService
 from workflows.service import WorkflowService
 
 MAX_LIMIT = 200
-_ID = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+_ID = re.compile(IDENTIFIER)
 _Item = TypeVar("_Item")
 
 
