@@ -14,7 +14,6 @@ async def test_replicas_restarted_one_after_the_other_under_load_fail_no_request
     history = History()
     async with load(client, history, per_second=60):
         for name in ("leads-1", "leads-2"):
-            await asyncio.sleep(4)  # until the gateway has found the restarted replica again
             code = await asyncio.to_thread(system.terminate, name)
             assert code == 0
             system.spawn(name)
