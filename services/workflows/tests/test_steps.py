@@ -444,6 +444,18 @@ def test_secrets_that_a_receiver_echoes_are_not_kept() -> None:
     assert seen["headers"]["location"] == "https://x/?t=[redacted]"
 
 
+@pytest.mark.parametrize("padding", [0, MAX_BODY_CHARACTERS])
+def test_secrets_echoed_with_escapes_are_not_kept_either(padding: int) -> None:
+    secrets = {"sec_1": "a/b+c/d+e", "sec_2": 'with"quote\u00e9'}
+    raw = b'{"a/b+c\\/d\\u002Be": "x a\\/b\\u002Bc\\/d+e y", "z": ["with\\"quote\\u00e9"], "padding": "%s"}' % (
+        b"x" * padding
+    )
+    seen = read_answer(outbound(200, raw), secrets)
+    assert seen["truncated"] is (padding > 0)
+    whole = seen["body"] if isinstance(seen["body"], str) else orjson.dumps(seen["body"]).decode()
+    assert whole.startswith('{"[redacted]":"x [redacted] y","z":["[redacted]"],"padding":"')
+
+
 # --- trying again ---
 
 

@@ -16,7 +16,7 @@ from chassis.idempotency import WriteRequest, write_request
 from chassis.parsing import cursor_moment, make_cursor, parse_cursor
 from chassis.principal import Principal
 from chassis.security import require
-from workflows.bodies import IDENTIFIER
+from workflows.bodies import IDENTIFIER, Identifier
 from workflows.engine.run import State
 from workflows.errors import RunNotFound, WorkflowNotFound
 from workflows.run_service import RunService
@@ -92,14 +92,14 @@ class WorkflowRunsQuery(PageQuery):
     """Filters of the list of a workflow's runs."""
 
     state: State | None = None
-    lead_id: str | None = Field(default=None, max_length=64, pattern=r"^[A-Za-z0-9_.-]+$")
+    lead_id: Identifier | None = None
     sort: Literal["-created_at"] = "-created_at"
 
 
 class RunQuery(WorkflowRunsQuery):
     """Filters of the list of runs."""
 
-    workflow_id: str | None = Field(default=None, max_length=64, pattern=r"^[A-Za-z0-9_.-]+$")
+    workflow_id: Identifier | None = None
 
 
 def place_of(cursor: str | None, question: str) -> tuple[datetime, str] | None:
