@@ -87,7 +87,7 @@ class AccessKeeper:
         except SealBroken as error:
             words = VendorError(f"The stored credentials cannot be opened: {error}.")
             raise VendorTrouble(Trouble(TroubleKind.FORBIDDEN, words)) from error
-        return Access(connection.workspace_id, connection.id, connection.settings, credentials)
+        return Access(connection.workspace_id, connection.id, connection.settings, credentials, connection.account_id)
 
     async def _refreshed(self, connection: Connection, connector: Connector) -> Access:
         token = new_lease_token()
@@ -126,7 +126,7 @@ class AccessKeeper:
         renewed = _renewed(credentials, verdict)
         await self._store(connection, lease, renewed, verdict)
         log.info("refresh-token", connection_id=connection.id, expires_in=verdict.expires_in)
-        return Access(connection.workspace_id, connection.id, connection.settings, renewed)
+        return replace(access, credentials=renewed)
 
     async def _store(self, connection: Connection, lease: str, renewed: OAuth, tokens: Tokens) -> None:
         """Keep the new grant, unless somebody has given the connection other credentials meanwhile."""

@@ -207,6 +207,7 @@ class ConnectionDocument(BaseModel):
     status_reason: str | None
     paused_until: str | None
     trouble: TroubleShown | None
+    account_id: str | None
     verified_at: str | None
     backfilling: bool
     mapping_version: int

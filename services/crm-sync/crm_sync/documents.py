@@ -46,6 +46,7 @@ def connection_document(connection: Connection, kind: str) -> dict[str, Any]:
         "status_reason": connection.status_reason,
         "paused_until": _time(connection.paused_until) if connection.is_resting else None,
         "trouble": trouble,
+        "account_id": connection.account_id,
         "verified_at": _time(connection.prepared_at),
         "backfilling": connection.is_backfilling,
         "mapping_version": connection.mapping_version,

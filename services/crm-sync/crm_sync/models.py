@@ -59,6 +59,7 @@ class Connection:
     mapping: tuple[MappedField, ...]
     mapping_version: int
     prepared_at: datetime | None
+    account_id: str | None
     is_backfilling: bool
     version: int
     created_at: datetime

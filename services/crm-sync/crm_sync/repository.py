@@ -7,6 +7,7 @@ from datetime import datetime
 from chassis.context import Context
 from chassis.database import PooledConnection
 from chassis.queries import load_queries
+from crm_sync.connectors.protocol import Preparation
 from crm_sync.mapping import MappedField, encode_mapping
 from crm_sync.models import Connection, ConnectionKey, DeadLetter, Mode, OnDelete, Standing, State, Vendor
 from crm_sync.records import build, connection_from, error_from, json_text
@@ -120,9 +121,16 @@ async def replace_mapping(connection: PooledConnection, key: ConnectionKey, mapp
     await connection.execute(queries["replace_mapping"], key.workspace_id, key.id, encode_mapping(mapping))
 
 
-async def record_preparation(connection: PooledConnection, key: ConnectionKey, time_zone: str | None) -> None:
-    """The vendor's side holds what we need there; known trouble is over."""
-    await connection.execute(queries["record_preparation"], key.workspace_id, key.id, time_zone)
+async def record_preparation(connection: PooledConnection, prepared: Connection, found: Preparation) -> None:
+    """The vendor's side of the connection, as it was `prepared`, holds what we need there; known trouble is over."""
+    await connection.execute(
+        queries["record_preparation"],
+        prepared.workspace_id,
+        prepared.id,
+        prepared.credentials_set_at,
+        found.time_zone,
+        found.account_id,
+    )
 
 
 async def delete_connection(connection: PooledConnection, key: ConnectionKey) -> None:

@@ -50,6 +50,12 @@ def simulators(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningSimu
 
 
 @pytest.fixture
+def portal_of_others() -> int:
+    """A second account, which no connection has been to."""
+    return next(_portals)
+
+
+@pytest.fixture
 def portal(simulators: RunningSimulators) -> Iterator[int]:
     """A HubSpot account nobody else uses, without limits."""
     number = next(_portals)

@@ -195,3 +195,13 @@ def test_a_refused_refresh_token_needs_a_person_and_all_else_may_pass():
         kinds.append(verdict.kind)
     assert kinds[:2] == [TroubleKind.FORBIDDEN] * 2
     assert TroubleKind.FORBIDDEN not in kinds[2:]
+
+
+def test_archiving_is_done_for_the_records_that_no_error_names():
+    archived = judge(call(operation=Operation.ARCHIVE), answer(204))
+    assert archived == Judged({"lead_0": Written("0"), "lead_1": Written("1")})
+    gone = error("gone", "OBJECT_NOT_FOUND", context={"ids": ["1"]})
+    judged = judge(call(operation=Operation.ARCHIVE), answer(207, {"results": [], "errors": [gone]}))
+    assert isinstance(judged, Judged)
+    assert judged.outcomes["lead_0"] == Written("0")
+    assert isinstance(judged.outcomes["lead_1"], Gone)

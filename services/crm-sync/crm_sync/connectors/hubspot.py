@@ -119,7 +119,9 @@ class HubSpotConnector:
         return hubspot_answers.judge(call, answer)
 
     async def prepare(self, ask: Ask, access: Access, mapping: Sequence[MappedField]) -> Preparation:
-        return await hubspot_account.prepare(ask, self._paths(access), authorization(access), mapping)
+        return await hubspot_account.prepare(
+            ask, self._paths(access), authorization(access), mapping, access.account_id
+        )
 
     async def check_mapping(self, ask: Ask, access: Access, mapping: Sequence[MappedField]) -> Sequence[MappingProblem]:
         return await hubspot_account.check_mapping(ask, self._paths(access), authorization(access), mapping)

@@ -38,12 +38,22 @@ class AccountPaths(Protocol):
 
 
 async def prepare(
-    ask: Ask, paths: AccountPaths, authorization: Mapping[str, str], mapping: Sequence[MappedField]
+    ask: Ask,
+    paths: AccountPaths,
+    authorization: Mapping[str, str],
+    mapping: Sequence[MappedField],
+    account_id: str | None,
 ) -> Preparation:
-    """The account's facts, with our property made if it was missing, and what is wrong with the mapping there."""
+    """The account's facts, with our property made if it was missing, and what is wrong with the mapping there.
+
+    VendorTrouble FORBIDDEN, and nothing made, if it is another account than `account_id`: our record ids are not its.
+    """
     account = document_of(await _expect(ask, VendorRequest("GET", paths.account, authorization)))
-    made = await _ensure_property(ask, paths, authorization)
     zone, number = account.get("timeZone"), account.get("portalId")
+    if account_id is not None and number is not None and str(number) != account_id:
+        words = f"the credentials are for account {number}, this connection's records are in account {account_id}"
+        raise VendorTrouble(Trouble(TroubleKind.FORBIDDEN, VendorError(words)))
+    made = await _ensure_property(ask, paths, authorization)
     return Preparation(
         account_id=str(number) if number is not None else None,
         time_zone=zone if isinstance(zone, str) and zone else None,
@@ -71,7 +81,9 @@ async def check_mapping(
 
 
 def _field_problems(index: int, mapped: MappedField, held: Mapping[str, Any] | None) -> Iterator[MappingProblem]:
-    if held is None:
+    if mapped.property == LEAD_ID:
+        yield MappingProblem(index, "property", f"{LEAD_ID!r} ties the contact to its lead and is filled by itself")
+    elif held is None:
         yield MappingProblem(index, "property", f"HubSpot has no contact property {mapped.property!r}")
     elif object_of(held.get("modificationMetadata")).get("readOnlyValue") or held.get("calculated"):
         yield MappingProblem(index, "property", f"HubSpot does not let {mapped.property!r} be written")

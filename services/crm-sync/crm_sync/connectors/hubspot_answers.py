@@ -151,11 +151,11 @@ def _refusal(operation: Operation, error: VendorError) -> Outcome:
 
 def _judge_success(call: Call, answer: VendorAnswer) -> Verdict:
     """200, 201, 204 or 207. A record counts as written only if its id comes back; archiving names no ids."""
-    if call.operation is Operation.ARCHIVE:
-        return Judged({record.lead_id: Written(record.record_id) for record in call.records})
     document = document_of(answer)
-    outcomes: dict[str, Outcome] = dict(_results(call, document))
     errors = list(_errors(call, document, answer))
+    if call.operation is Operation.ARCHIVE:
+        return Judged({record.lead_id: Written(record.record_id) for record in call.records} | dict(errors))
+    outcomes: dict[str, Outcome] = dict(_results(call, document))
     for lead_id, outcome in errors:
         outcomes.setdefault(lead_id, outcome)
     silent = Unsure(

@@ -216,6 +216,8 @@ class Access:
     connection_id: str
     settings: Mapping[str, Any]
     credentials: Credentials = field(repr=False)
+    account_id: str | None = None
+    """The vendor's account that the connection's records are in; None until it was seen."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ CONNECTION_EXAMPLE = {
     "status_reason": None,
     "paused_until": None,
     "trouble": None,
+    "account_id": "2519445",
     "verified_at": "2026-11-25T08:30:02.456Z",
     "backfilling": False,
     "mapping_version": 1,

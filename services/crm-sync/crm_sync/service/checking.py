@@ -114,7 +114,8 @@ class VendorChecks:
             held = await repository.lock_connection(tx.connection, key)
             if held is None:
                 raise ConnectionNotFound
-            await self._note(tx, held, found, trouble)
+            if held.credentials_set_at == connection.credentials_set_at:  # else it says nothing about those held now
+                await self._note(tx, held, found, trouble)
             return self._verification(await self._reread(tx, key), found, trouble)
 
         return await run_once(write, self.database, effect)
@@ -128,7 +129,7 @@ class VendorChecks:
                 tx.connection, held.key, "needs_mapping", f"The mapping does not fit: {detail}."
             )
         elif trouble is None and not found.mapping_problems:
-            await repository.record_preparation(tx.connection, held.key, found.time_zone)
+            await repository.record_preparation(tx.connection, held, found)
             await repository.notify_connection(tx.connection, held.key)
 
     def _verification(self, connection: Connection, found: Preparation, trouble: Trouble | None) -> Answer:

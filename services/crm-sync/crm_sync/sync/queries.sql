@@ -175,9 +175,11 @@ UPDATE connections SET trouble_kind = NULL, trouble_reason = NULL, trouble_count
 WHERE workspace_id = $1 AND id = $2 AND trouble_count = $3;
 
 -- name: stop_connection
+-- Not if a person has given it other credentials or another mapping since: the trouble was with the old ones.
 UPDATE connections
-SET status = $3, status_reason = $4, version = version + 1, updated_at = now()
-WHERE workspace_id = $1 AND id = $2 AND status = 'active' AND deleted_at IS NULL;
+SET status = $5, status_reason = $6, version = version + 1, updated_at = now()
+WHERE workspace_id = $1 AND id = $2 AND credentials_set_at = $3 AND mapping_version = $4
+  AND status = 'active' AND deleted_at IS NULL;
 
 -- name: forget_preparation
 UPDATE connections SET prepared_at = NULL WHERE workspace_id = $1 AND id = $2;

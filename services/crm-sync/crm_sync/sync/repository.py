@@ -206,9 +206,17 @@ async def recover_connection(connection: PooledConnection, key: ConnectionKey, t
     await connection.execute(queries["recover_connection"], key.workspace_id, key.id, trouble_count)
 
 
-async def stop_connection(connection: PooledConnection, key: ConnectionKey, status: str, reason: str) -> None:
-    """Stop using the connection until a person has done something about `reason`."""
-    await connection.execute(queries["stop_connection"], key.workspace_id, key.id, status, reason)
+async def stop_connection(connection: PooledConnection, used: Connection, status: str, reason: str) -> None:
+    """Stop using the connection, as it was `used`, until a person has done something about `reason`."""
+    await connection.execute(
+        queries["stop_connection"],
+        used.workspace_id,
+        used.id,
+        used.credentials_set_at,
+        used.mapping_version,
+        status,
+        reason,
+    )
 
 
 async def forget_preparation(connection: PooledConnection, key: ConnectionKey) -> None:

@@ -32,7 +32,7 @@ async def act_on(database: Database, settings: CrmSyncSettings, connection: Conn
     status = _STOPS.get(trouble.kind)
     async with database.acquire() as db:
         if status is not None:
-            await repository.stop_connection(db, connection.key, status, reason)
+            await repository.stop_connection(db, connection, status, reason)
         else:
             if trouble.kind is TroubleKind.UNPREPARED:
                 await repository.forget_preparation(db, connection.key)

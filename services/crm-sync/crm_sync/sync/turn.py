@@ -20,16 +20,21 @@ async def serve(tools: Tools, connectors: dict[str, Connector], key: ConnectionK
         return None
     connector = connectors[connection.vendor]
     try:
-        connection = await _prepared(tools, connection, connector)
-        access = await tools.keeper.access(connection, connector)
+        prepared = await _prepared(tools, connection, connector)
+        if prepared is None:
+            return 0.0
+        access = await tools.keeper.access(prepared, connector)
     except VendorTrouble as error:
         await act_on(tools.database, tools.settings, connection, error.trouble)
         return None
-    return await _work(tools, connection, connector, access)
+    return await _work(tools, prepared, connector, access)
 
 
-async def _prepared(tools: Tools, connection: Connection, connector: Connector) -> Connection:
-    """Before the first call of all: our own property must be there and the mapping must fit."""
+async def _prepared(tools: Tools, connection: Connection, connector: Connector) -> Connection | None:
+    """Before the first call with these credentials: the account must be the one, our own property there, the mapping fit.
+
+    None if the connection got other credentials meanwhile.
+    """
     if connection.prepared_at is not None or connector.identity_property is None:
         return connection
     found = await tools.keeper.converse(
@@ -40,8 +45,9 @@ async def _prepared(tools: Tools, connection: Connection, connector: Connector) 
         words = f"The mapping of {connection.mapping[problem.index].field} does not fit: {problem.detail}."
         raise VendorTrouble(Trouble(TroubleKind.UNMAPPED, VendorError(words)))
     async with tools.database.acquire() as db:
-        await record_preparation(db, connection.key, found.time_zone)
-        return await repository.read_connection(db, connection.key) or connection
+        await record_preparation(db, connection, found)
+        prepared = await repository.read_connection(db, connection.key)
+    return prepared if prepared is not None and prepared.prepared_at is not None else None
 
 
 async def _work(tools: Tools, connection: Connection, connector: Connector, access: Access) -> float | None:
