@@ -4,7 +4,7 @@ Tests of what all workspaces share (signing keys, the seed) take `own_settings`:
 """
 
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -82,6 +82,15 @@ AddUser = Callable[[Person, str], Awaitable[Person]]
 Announced = Callable[[], Awaitable[list[dict[str, Any]]]]
 
 
+@pytest.fixture(scope="session", autouse=True)
+def cheap_hashes() -> Iterator[None]:
+    """Passwords cost next to nothing here; test_passwords.py puts the real parameters back."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("auth.passwords.MEMORY_KIB", 64)
+        patch.setattr("auth.passwords.PASSES", 1)
+        yield
+
+
 @pytest.fixture(scope="session")
 async def settings(servers: TestServers, virtual_host: str) -> AsyncIterator[Settings]:
     """auth's settings on a database that the session's tests share."""
@@ -121,7 +130,7 @@ def as_environment(monkeypatch: pytest.MonkeyPatch) -> Callable[[Settings], None
 async def auth(settings: Settings) -> AsyncIterator[Replica]:
     """The replica that most tests talk to."""
     async with AsyncExitStack() as stack:
-        yield await _start(stack, settings)
+        yield await start_replica(stack, settings)
 
 
 @pytest.fixture
@@ -130,12 +139,12 @@ async def start() -> AsyncIterator[Start]:
     async with AsyncExitStack() as stack:
 
         async def one_more(settings: Settings, **overrides: Any) -> Replica:
-            return await _start(stack, Settings(**{**settings.model_dump(), **overrides}))
+            return await start_replica(stack, Settings(**{**settings.model_dump(), **overrides}))
 
         yield one_more
 
 
-async def _start(stack: AsyncExitStack, settings: Settings) -> Replica:
+async def start_replica(stack: AsyncExitStack, settings: Settings) -> Replica:
     app = create(settings)
     state = await stack.enter_async_context(app.router.lifespan_context(app))
     assert state is not None

@@ -3,13 +3,31 @@
 import asyncio
 import statistics
 import time
+from contextlib import AsyncExitStack
 
 import pytest
 from argon2 import PasswordHasher
 from argon2.low_level import Type
 
-from auth.passwords import Passwords
+from auth.passwords import MEMORY_KIB, PASSES, Passwords
 from chassis.errors import Unavailable
+from services.auth.tests.conftest import start_replica
+
+
+@pytest.fixture(scope="module", autouse=True)
+def real_hashes():
+    """As in operation: the other tests' hashes are cheap."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("auth.passwords.MEMORY_KIB", MEMORY_KIB)
+        patch.setattr("auth.passwords.PASSES", PASSES)
+        yield
+
+
+@pytest.fixture(scope="module")
+async def auth(settings, real_hashes):
+    """A replica that was started with them."""
+    async with AsyncExitStack() as stack:
+        yield await start_replica(stack, settings)
 
 
 @pytest.fixture
