@@ -1,8 +1,8 @@
 """`make rotate-keys`: new keys, while everything runs and nothing that was signed or sealed becomes unreadable.
 
-auth's signing key lies in its database: a new one is published at once and signs once every verifier knows it. The key
-that seals the CRMs' credentials is in the processes' settings: every process learns to open with the new one before any
-seals with it, then what the old one sealed is sealed anew.
+auth's signing key lies in its database: a new one is published at once and signs once every verifier knows it. The keys
+that seal the CRMs' credentials and the workflows' secrets are in the processes' settings: every process learns to open
+with the new one before any seals with it, then what the old one sealed is sealed anew.
 """
 
 from deploy.local.control import Control
@@ -15,11 +15,12 @@ from deploy.local.settings import Settings
 from deploy.local.stored import new_key
 
 KEPT_KEYS = 2
-SEALING = "crm-sync"
+SEALING = {"crm-sync": "crm_sync.rotate_keys", "workflows": "workflows.rotate_keys"}
+"""Services that seal what they store → the module that seals it anew."""
 
 
 def rotate_keys(settings: Settings) -> None:
-    """Rotates both. Refused when a step fails: what was done so far is sound, and the command can be run again."""
+    """Rotates all. Refused when a step fails: what was done so far is sound, and the command can be run again."""
     with exclusive(settings.run):
         control = Control(settings)
         refuse_unless_ready(control)
@@ -27,19 +28,30 @@ def rotate_keys(settings: Settings) -> None:
         with step("Publishing a new signing key"):
             said = run_module(system, "auth", "auth.rotate_keys")
         say(f"  {said}")
-        _rotate_sealing_key(system, control)
+        _rotate_sealing_keys(system, control)
 
 
-def _rotate_sealing_key(system: System, control: Control) -> None:
-    name = f"keys:{SEALING}"
-    ring = system.secrets.key_ring(name).split(",")
-    new = new_key(f"k{max(int(key.partition(':')[0][1:]) for key in ring) + 1}")
-    with step("Telling every process of crm-sync the new key"):
-        system.secrets.put(name, ",".join([*ring, new]))
-        replace(system, control, [kind for kind in KINDS if kind.owner == SEALING])
-    with step("Putting the new key in use"):
-        system.secrets.put(name, ",".join([new, *ring]))
-        replace(system, control, [kind for kind in KINDS if kind.owner == SEALING])
-    with step("Sealing the stored credentials anew"):
-        run_module(system, SEALING, "crm_sync.rotate_keys")
-        system.secrets.put(name, ",".join([new, *ring][:KEPT_KEYS]))
+def _rotate_sealing_keys(system: System, control: Control) -> None:
+    kinds = [kind for kind in KINDS if kind.owner in SEALING]
+    rings = {owner: system.secrets.key_ring(_name(owner)).split(",") for owner in SEALING}
+    new = {owner: new_key(f"k{_newest(ring) + 1}") for owner, ring in rings.items()}
+    with step("Telling every process of crm-sync and workflows the new keys"):
+        for owner, ring in rings.items():
+            system.secrets.put(_name(owner), ",".join([*ring, new[owner]]))
+        replace(system, control, kinds)
+    with step("Putting the new keys in use"):
+        for owner, ring in rings.items():
+            system.secrets.put(_name(owner), ",".join([new[owner], *ring]))
+        replace(system, control, kinds)
+    with step("Sealing the stored credentials and secrets anew"):
+        for owner, module in SEALING.items():
+            run_module(system, owner, module)
+            system.secrets.put(_name(owner), ",".join([new[owner], *rings[owner]][:KEPT_KEYS]))
+
+
+def _name(owner: str) -> str:
+    return f"keys:{owner}"
+
+
+def _newest(ring: list[str]) -> int:
+    return max(int(key.partition(":")[0][1:]) for key in ring)

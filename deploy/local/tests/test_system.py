@@ -236,8 +236,9 @@ def test_keys_rotate_without_an_invalid_token_and_credentials_stay_readable(syst
         assert done.returncode == 0, done.stdout + done.stderr
     assert set(load.answers) == {"GET 200", "POST 201"}
     assert api.get("/api/leads/lead-1")["id"] == "lead-1"
-    keys = json.loads((system.settings.state / "secrets.json").read_text())["keys:crm-sync"]
-    assert [key.partition(":")[0] for key in keys.split(",")] == ["k2", "k1"]
+    stored = json.loads((system.settings.state / "secrets.json").read_text())
+    for owner in ("crm-sync", "workflows"):
+        assert [key.partition(":")[0] for key in stored[f"keys:{owner}"].split(",")] == ["k2", "k1"]
     connection = api.get("/api/crm/connections")["items"][0]["id"]
     assert api.send("POST", f"/api/crm/connections/{connection}/verify")
 
