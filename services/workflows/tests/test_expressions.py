@@ -1,5 +1,6 @@
 """Conditions are CEL without what could cost time, and never stop a run."""
 
+import sys
 import time
 from typing import Any
 
@@ -221,3 +222,8 @@ def test_no_values_break_a_comparison(value: Any, operator: str, other: Any) -> 
 def test_the_errors_that_are_caught_are_named_ones() -> None:
     assert BaseException not in EVALUATION_ERRORS
     assert Exception not in EVALUATION_ERRORS
+
+
+def test_the_interpreter_comes_without_its_command_line() -> None:
+    assert "cel.cel" in sys.modules
+    assert "prompt_toolkit" not in sys.modules

@@ -7,17 +7,22 @@ that are not short literals, and long texts. What a condition reads is bounded b
 
 import math
 import re
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
+from types import ModuleType
 from typing import Any
 
-import cel
 from pydantic import GetCoreSchemaHandler
 from pydantic_core import CoreSchema, core_schema
 
 from workflows.engine.paths import Path
+
+# The package imports its own command line, and with it a terminal toolkit: half a second and 27 MB a process, for nothing.
+sys.modules.setdefault("cel.cli", ModuleType("cel.cli"))
+import cel  # noqa: E402
 
 MAX_CHARACTERS = 1000
 MAX_PATTERN_CHARACTERS = 200
