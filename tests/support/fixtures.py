@@ -103,7 +103,8 @@ async def new_database(servers: TestServers, _templates: dict[str, str]) -> Asyn
         name = new_id(package)
         owner = await asyncpg.connect(servers.postgres_dsn)
         try:
-            await owner.execute(f'CREATE DATABASE "{name}" TEMPLATE "{_templates[package]}"')
+            # Copying files takes half as long as logging every page of them.
+            await owner.execute(f'CREATE DATABASE "{name}" TEMPLATE "{_templates[package]}" STRATEGY file_copy')
         finally:
             await owner.close()
         made.append(name)
