@@ -89,7 +89,7 @@ async def replace_settings(write: Administering, workspace: Workspace, if_match:
     operation_id="delete_lead",
     summary="Delete a lead",
     status_code=204,
-    responses={204: {"description": "Deleted; it can be restored."}, **problems(404, 412)},
+    responses={204: {"description": "Deleted; it can be restored."}, **problems(400, 404, 409, 412)},
 )
 async def delete_lead(lead_id: LeadId, write: Writing, service: Service, if_match: IfMatch = None) -> Response:
     """Its e-mail and phone become free for another lead."""
@@ -101,7 +101,7 @@ async def delete_lead(lead_id: LeadId, write: Writing, service: Service, if_matc
     operation_id="restore_lead",
     summary="Restore a deleted lead",
     response_model=LeadDocument,
-    responses={**answer(200, "As it is now.", LEAD_EXAMPLE), **problems(404, 409, 412)},
+    responses={**answer(200, "As it is now.", LEAD_EXAMPLE), **problems(400, 404, 409, 412)},
 )
 async def restore_lead(lead_id: LeadId, write: Writing, service: Service, if_match: IfMatch = None) -> Response:
     """409 if another live lead has its e-mail or phone by now. A lead that is not deleted stays as it is."""
