@@ -8,7 +8,7 @@ mark='automation-orchestrator: only while packages are installed'
 policy=/usr/sbin/policy-rc.d
 cluster_folder=/etc/postgresql-common/createcluster.d
 cluster=$cluster_folder/zz-automation-orchestrator.conf
-units='postgresql.service rabbitmq-server.service redis-server.service nginx.service'
+units='postgresql.service rabbitmq-server.service epmd.socket epmd.service redis-server.service nginx.service'
 
 restore() {
     if grep -qs "$mark" "$policy"; then rm -f "$policy"; fi
