@@ -5,7 +5,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from deploy.local.errors import Refused
@@ -22,7 +22,10 @@ def exclusive(folder: Path) -> Iterator[None]:
             raise Refused("another command is changing this system now: wait for it, or end it with `make stop`")
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
-        yield
+        try:
+            yield
+        finally:
+            os.ftruncate(descriptor, 0)  # the next holder must not be taken for this one
     finally:
         os.close(descriptor)
 
@@ -34,15 +37,18 @@ def break_off_holder(folder: Path, seconds: float = GIVE_WAY_SECONDS) -> bool:
     except FileNotFoundError:
         return False
     try:
-        if _try(descriptor):
-            return False
-        os.kill(int(os.pread(descriptor, 32, 0)), signal.SIGTERM)
         deadline = time.monotonic() + seconds
+        asked = None
         while not _try(descriptor):
+            holder = os.pread(descriptor, 32, 0).strip()
+            if holder and holder != asked:  # empty: it has only just taken the lock
+                with suppress(ProcessLookupError):  # it ends just now
+                    os.kill(int(holder), signal.SIGTERM)
+                asked = holder
             if time.monotonic() > deadline:
                 raise Refused(f"the command that runs now did not end in {seconds:.0f} s: try again")
             time.sleep(0.05)
-        return True
+        return asked is not None
     finally:
         os.close(descriptor)
 
