@@ -17,6 +17,10 @@ OPTIONS = (
     "--no-annotate",
     "--no-emit-index-url",
 )
+UNUSED = ("prompt-toolkit", "shellingham", "typer", "wcwidth")
+"""What the CEL package's command line needs, which workflows/engine/expression.py leaves out."""
+ONLY_FOR_TOOLS = ("markdown-it-py", "mdurl", "pygments", "rich")
+"""The same, but the tests' tools need them. Without them each process is smaller: structlog would load rich."""
 
 
 def compile_locks(settings: Settings) -> None:
@@ -29,12 +33,14 @@ def compile_locks(settings: Settings) -> None:
     for name in ("requirements", "requirements-dev"):
         with step(f"Pinning {name}.in in {name}.lock"):
             compiler = [str(folder / "bin/uv"), "pip", "compile", "--quiet", "--upgrade", *OPTIONS]
-            _run([*compiler, f"{name}.in", "-o", f"{name}.lock", *_constraints(name)])
+            _run([*compiler, f"{name}.in", "-o", f"{name}.lock", *_choices(name)])
 
 
-def _constraints(name: str) -> list[str]:
-    """The tests run on the versions that the system runs on."""
-    return ["-c", "requirements.lock"] if name == "requirements-dev" else []
+def _choices(name: str) -> list[str]:
+    """The tests run on the versions that the system runs on; what nobody uses is not installed."""
+    left_out = UNUSED if name == "requirements-dev" else UNUSED + ONLY_FOR_TOOLS
+    constraints = ["-c", "requirements.lock"] if name == "requirements-dev" else []
+    return [*constraints, *(f"--no-emit-package={package}" for package in left_out)]
 
 
 def _run(words: list[str]) -> None:
