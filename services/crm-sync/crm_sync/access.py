@@ -50,12 +50,13 @@ class AccessKeeper:
     async def access(self, connection: Connection, connector: Connector, *, refused: bool = False) -> Access:
         """The connection's access, with a fresh token if the held one ends soon or was `refused`.
 
-        VendorTrouble: FORBIDDEN if a person has to give new credentials, else whatever kept the token from being refreshed.
+        VendorTrouble: FORBIDDEN if a person has to give new credentials, UNPREPARED if one just has, else whatever kept the
+        token from being refreshed.
         """
         access = self.open(connection)
         credentials = access.credentials
         if isinstance(credentials, OAuth) and (refused or _ends_soon(connection, credentials)):
-            return await self._refreshed(connection, connector)
+            return await self._refreshed(connection, connector, credentials)
         return access
 
     async def converse(self, connection: Connection, connector: Connector, talk: Talk[_Result]) -> _Result:
@@ -89,7 +90,7 @@ class AccessKeeper:
             raise VendorTrouble(Trouble(TroubleKind.FORBIDDEN, words)) from error
         return Access(connection.workspace_id, connection.id, connection.settings, credentials, connection.account_id)
 
-    async def _refreshed(self, connection: Connection, connector: Connector) -> Access:
+    async def _refreshed(self, connection: Connection, connector: Connector, held: OAuth) -> Access:
         token = new_lease_token()
         deadline = asyncio.get_running_loop().time() + REFRESH_LEASE_SECONDS
         while asyncio.get_running_loop().time() < deadline:
@@ -105,8 +106,15 @@ class AccessKeeper:
             if claimed is not None:
                 return await self._refresh(connection, connector, token)
             newer = await self._reload(connection)
+            if newer.credentials_set_at != connection.credentials_set_at:
+                # They may be for another account: whoever goes on with them sees first where they lead.
+                words = VendorError("The connection was given other credentials meanwhile.")
+                raise VendorTrouble(Trouble(TroubleKind.UNPREPARED, words))
             if newer.sealed != connection.sealed:
-                return self.open(newer)
+                access, connection = self.open(newer), newer
+                if access.credentials != held:
+                    return access
+                continue  # the same token, sealed under another key
             await asyncio.sleep(_LOOK_AGAIN_SECONDS)
         raise VendorTrouble(Trouble(TroubleKind.TRANSIENT, VendorError("The access token is still being refreshed.")))
 

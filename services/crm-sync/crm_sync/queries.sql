@@ -57,13 +57,13 @@ WHERE workspace_id = $1 AND id = $2;
 
 -- name: record_preparation
 -- What a successful look at the vendor's side says; trouble that was known is over. Nothing, if the look was taken with
--- credentials that have been replaced meanwhile.
+-- credentials or a mapping that have been replaced meanwhile.
 UPDATE connections
 SET prepared_at = now(), time_zone = coalesce(time_zone, $4), account_id = coalesce(account_id, $5),
     trouble_kind = NULL, trouble_reason = NULL, trouble_count = 0, paused_until = NULL,
     status = CASE WHEN status IN ('needs_reauth', 'needs_mapping') THEN 'active' ELSE status END,
     status_reason = CASE WHEN status IN ('needs_reauth', 'needs_mapping') THEN NULL ELSE status_reason END
-WHERE workspace_id = $1 AND id = $2 AND credentials_set_at = $3 AND deleted_at IS NULL
+WHERE workspace_id = $1 AND id = $2 AND credentials_set_at = $3 AND mapping_version = $6 AND deleted_at IS NULL
   AND (account_id IS NULL OR $5::text IS NULL OR account_id = $5);
 
 -- name: delete_connection

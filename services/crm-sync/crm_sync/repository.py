@@ -130,6 +130,7 @@ async def record_preparation(connection: PooledConnection, prepared: Connection,
         prepared.credentials_set_at,
         found.time_zone,
         found.account_id,
+        prepared.mapping_version,
     )
 
 

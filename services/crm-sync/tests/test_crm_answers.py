@@ -205,3 +205,12 @@ def test_archiving_is_done_for_the_records_that_no_error_names():
     assert isinstance(judged, Judged)
     assert judged.outcomes["lead_0"] == Written("0")
     assert isinstance(judged.outcomes["lead_1"], Gone)
+
+
+def test_an_error_that_names_no_record_leaves_an_archiving_open():
+    answered = answer(
+        207, {"results": [], "errors": [error("busy", "INTERNAL_ERROR"), error("x", context={"ids": ["1"]})]}
+    )
+    judged = judge(call(3, Operation.ARCHIVE), answered)
+    assert isinstance(judged, Judged)
+    assert [type(judged.outcomes[f"lead_{number}"]) for number in range(3)] == [Unsure, Refused, Unsure]

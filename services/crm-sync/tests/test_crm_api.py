@@ -217,28 +217,6 @@ async def test_verify_says_that_credentials_are_refused(crm):
     assert found["connection"]["status"] == "needs_reauth"
 
 
-async def test_credentials_of_another_account_are_not_used_for_a_connections_records(crm, portal_of_others):
-    connection = await crm.connect()
-    await crm.lead("lead_1")
-    await crm.in_step("lead_1", connection)
-    path = f"{CONNECTIONS}/{connection['id']}"
-    token = {"credentials": {"access_token": f"pat-sim-{portal_of_others}"}}
-    assert (await crm.client.patch(path, json=token)).json()["account_id"] == str(crm.portal)
-    await crm.lead("lead_1", version=2, score=43)
-    standing = await crm.until("lead_1", connection, connection_status="needs_reauth", state="due")
-    assert (standing["attempts"], standing["synced_version"]) == (0, 1)
-    assert f"for account {portal_of_others}," in (await crm.shown(connection))["status_reason"]
-    verified = (await crm.client.post(f"{path}/verify")).json()
-    assert (verified["ok"], verified["made"], verified["problems"][0]["pointer"]) == (False, [], "/credentials")
-    (await crm.client.post(f"{path}/resume")).raise_for_status()
-    await crm.until("lead_1", connection, connection_status="needs_reauth", state="due")
-    asked = {call["operation"] for call in crm.simulators.requests(portal_of_others)}
-    assert asked == {"account.details"}
-    token["credentials"]["access_token"] = f"pat-sim-{crm.portal}"
-    assert (await crm.client.patch(path, json=token)).json()["status"] == "active"
-    await crm.in_step("lead_1", connection, 2)
-
-
 async def test_a_mapping_is_checked_against_hubspots_properties_and_brought_over(crm):
     connection = await crm.connect()
     await crm.lead("lead_1", score=42)

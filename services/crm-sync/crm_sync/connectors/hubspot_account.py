@@ -50,12 +50,15 @@ async def prepare(
     """
     account = document_of(await _expect(ask, VendorRequest("GET", paths.account, authorization)))
     zone, number = account.get("timeZone"), account.get("portalId")
-    if account_id is not None and number is not None and str(number) != account_id:
+    if number is None:
+        words = "HubSpot did not say which account the credentials are for."
+        raise VendorTrouble(Trouble(TroubleKind.TRANSIENT, VendorError(words)))
+    if account_id is not None and str(number) != account_id:
         words = f"the credentials are for account {number}, this connection's records are in account {account_id}"
         raise VendorTrouble(Trouble(TroubleKind.FORBIDDEN, VendorError(words)))
     made = await _ensure_property(ask, paths, authorization)
     return Preparation(
-        account_id=str(number) if number is not None else None,
+        account_id=str(number),
         time_zone=zone if isinstance(zone, str) and zone else None,
         made=(LEAD_ID,) if made else (),
         mapping_problems=tuple(await check_mapping(ask, paths, authorization, mapping)),

@@ -150,14 +150,9 @@ def _refusal(operation: Operation, error: VendorError) -> Outcome:
 
 
 def _judge_success(call: Call, answer: VendorAnswer) -> Verdict:
-    """200, 201, 204 or 207. A record counts as written only if its id comes back; archiving names no ids."""
+    """200, 201, 204 or 207. A record counts as written only if its id comes back; archiving names no ids, but its errors do."""
     document = document_of(answer)
     errors = list(_errors(call, document, answer))
-    if call.operation is Operation.ARCHIVE:
-        return Judged({record.lead_id: Written(record.record_id) for record in call.records} | dict(errors))
-    outcomes: dict[str, Outcome] = dict(_results(call, document))
-    for lead_id, outcome in errors:
-        outcomes.setdefault(lead_id, outcome)
     silent = Unsure(
         VendorError(
             "HubSpot reported success without naming the record.",
@@ -165,6 +160,13 @@ def _judge_success(call: Call, answer: VendorAnswer) -> Verdict:
             status=answer.status,
         )
     )
+    if call.operation is Operation.ARCHIVE:
+        anonymous = any(not _named(call, object_of(each.get("context"))) for each in objects_of(document.get("errors")))
+        unnamed = {record.lead_id: silent if anonymous else Written(record.record_id) for record in call.records}
+        return Judged(unnamed | dict(errors))
+    outcomes: dict[str, Outcome] = dict(_results(call, document))
+    for lead_id, outcome in errors:
+        outcomes.setdefault(lead_id, outcome)
     for record in call.records:
         outcomes.setdefault(record.lead_id, Missing() if call.operation is Operation.LOOK_UP else silent)
     unknown = next((outcome.error for _, outcome in errors if isinstance(outcome, Postponed)), None)

@@ -114,7 +114,8 @@ class VendorChecks:
             held = await repository.lock_connection(tx.connection, key)
             if held is None:
                 raise ConnectionNotFound
-            if held.credentials_set_at == connection.credentials_set_at:  # else it says nothing about those held now
+            asked = connection.credentials_set_at, connection.mapping_version
+            if (held.credentials_set_at, held.mapping_version) == asked:  # else it says nothing about what is there now
                 await self._note(tx, held, found, trouble)
             return self._verification(await self._reread(tx, key), found, trouble)
 

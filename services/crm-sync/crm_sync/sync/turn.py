@@ -33,9 +33,10 @@ async def serve(tools: Tools, connectors: dict[str, Connector], key: ConnectionK
 async def _prepared(tools: Tools, connection: Connection, connector: Connector) -> Connection | None:
     """Before the first call with these credentials: the account must be the one, our own property there, the mapping fit.
 
-    None if the connection got other credentials meanwhile.
+    None if the connection got other credentials or another mapping meanwhile.
     """
-    if connection.prepared_at is not None or connector.identity_property is None:
+    is_prepared = connection.prepared_at is not None and connection.account_id is not None
+    if is_prepared or connector.identity_property is None:
         return connection
     found = await tools.keeper.converse(
         connection, connector, lambda ask, access: connector.prepare(ask, access, connection.mapping)
