@@ -173,9 +173,11 @@ async def open_service(settings: CrmSyncSettings, neighbours: Neighbours) -> Asy
         await database.close()
 
 
-@pytest.fixture(scope="module")
-async def shared(servers: TestServers, virtual_host: str, simulators: RunningSimulators) -> AsyncIterator[Service]:
-    """One service and one worker for all tests of a module; each test has a workspace and a portal of its own."""
+@asynccontextmanager
+async def common_service(
+    servers: TestServers, virtual_host: str, simulators: RunningSimulators
+) -> AsyncIterator[Service]:
+    """A service for all tests of a module; each test has a workspace and a portal of its own."""
     database_url = await make_database(servers)
     async with AsyncExitStack() as stack:
         neighbours = await stack.enter_async_context(serving(Neighbours(TestIdentity())))
@@ -190,10 +192,24 @@ async def shared(servers: TestServers, virtual_host: str, simulators: RunningSim
         )
         service = await stack.enter_async_context(open_service(settings, neighbours))
         await asyncio.wait_for(service.http.state["resources"].bus.publishing.up.wait(), 10)
-        await purge(virtual_host)
-        await stack.enter_async_context(running(worker_app(settings)))
         yield service
     await drop_database(servers, database_url)
+
+
+@pytest.fixture(scope="module")
+async def shared(servers: TestServers, virtual_host: str, simulators: RunningSimulators) -> AsyncIterator[Service]:
+    """A module's service with its worker running."""
+    async with common_service(servers, virtual_host, simulators) as service:
+        await purge(virtual_host)
+        async with running(worker_app(service.settings)):
+            yield service
+
+
+@pytest.fixture(scope="module")
+async def workerless(servers: TestServers, virtual_host: str, simulators: RunningSimulators) -> AsyncIterator[Service]:
+    """A module's service without any worker: what is due stays due until the test has done something about it."""
+    async with common_service(servers, virtual_host, simulators) as service:
+        yield service
 
 
 async def drop_database(servers: TestServers, database_url: str) -> None:
@@ -479,6 +495,13 @@ async def open_crm(service: Service, simulators: RunningSimulators, portal: int)
 async def crm(shared: Service, simulators: RunningSimulators, portal: int) -> AsyncIterator[Crm]:
     """A workspace of the module's service, with its worker running."""
     async with open_crm(shared, simulators, portal) as made:
+        yield made
+
+
+@pytest.fixture
+async def still_crm(workerless: Service, simulators: RunningSimulators, portal: int) -> AsyncIterator[Crm]:
+    """A workspace of the module's service without a worker."""
+    async with open_crm(workerless, simulators, portal) as made:
         yield made
 
 

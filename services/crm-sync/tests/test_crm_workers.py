@@ -232,3 +232,20 @@ async def test_a_stopping_worker_finishes_the_call_in_its_hands(own_crm, start_p
     await worker.exit_code()
     standing = await own_crm.standing("lead_1", connection)
     assert (standing["state"], standing["synced_version"]) == ("in_step", 1)
+
+
+async def test_a_lease_is_renewed_while_its_call_is_out(own_crm, start_worker):
+    await own_crm.connect()
+    own_crm.fault("contacts.batch_upsert", {"do": "hang", "work_first": True, "seconds": 0.9}, times=1)
+    await start_worker(lease_seconds=1.8)
+    await own_crm.lead("lead_1")
+    seen = set()
+
+    async def is_renewed():
+        row = await own_crm.database.fetchrow("SELECT * FROM sync_states WHERE state = 'in_flight'")
+        if row is not None:
+            seen.add((row["lease_token"], row["next_try_at"]))
+        return len(seen) > 1
+
+    await eventually(is_renewed)
+    assert len({token for token, _ in seen}) == 1
