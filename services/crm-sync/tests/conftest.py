@@ -385,9 +385,13 @@ class Crm:
             assert problems(json.loads(encode(event))) == []
             await bus.publish_event(encode(event), event_id=event.id, event_type=event.type, published_ms=0)
 
+    def event(self, lead_id: str, version: int = 1, **fields: Any) -> Event:
+        """An event about a lead of this workspace."""
+        return lead_event(lead_id, version, workspace=self.workspace, **fields)
+
     async def lead(self, lead_id: str, version: int = 1, **fields: Any) -> None:
         """Publish an event about a lead."""
-        await self.announce(lead_event(lead_id, version, workspace=self.workspace, **fields))
+        await self.announce(self.event(lead_id, version, **fields))
 
     async def taken_in(self, lead_id: str, version: int = 1) -> None:
         """Wait until the worker's consumer has this version of the lead."""

@@ -14,8 +14,6 @@ from crm_sync.models import Announcement, ConnectionKey, Settlement, State
 from crm_sync.sync import repository, settling
 from crm_sync.sync.repository import LeadCopy, take_leads
 
-from .conftest import lead_event
-
 SECONDS = 60.0
 
 
@@ -26,6 +24,12 @@ def copy(crm, lead_id="lead_1", version=1, *, deleted=False, **fields):
 
 def database_of(crm):
     return crm.service.http.state["resources"].database
+
+
+async def connection_of(crm, key):
+    found = await repository.read_connection(crm.database, key)
+    assert found is not None
+    return found
 
 
 async def claim(connection, key, token, limit=100):
@@ -95,7 +99,7 @@ async def test_a_wish_never_goes_back(crm):
 @pytest.mark.parametrize("order", [(1, 3, 2), (3, 2, 1)])
 async def test_of_several_versions_in_one_batch_the_newest_is_kept(crm, order):
     await crm.connect()
-    events = [lead_event("lead_1", version, workspace=crm.workspace) for version in order]
+    events = [crm.event("lead_1", version) for version in order]
     consumer = LeadConsumer(lambda _: None)
     async with database_of(crm).transaction() as tx:
         await consumer.apply(tx, [Delivery(event, None, datetime.now(UTC)) for event in events])
@@ -111,6 +115,24 @@ async def test_a_lead_another_worker_is_claiming_is_passed_over_without_waiting(
         others = await asyncio.wait_for(claim(crm.database, key, "lease_b"), 2)
     assert {first.lead_id, *(each.lead_id for each in others)} == {"lead_1", "lead_2"}
     assert len(others) == 1
+
+
+@pytest.mark.parametrize(
+    ("first_due", "claimed"),
+    [("lead_1", [["lead_1"], ["lead_0", "lead_2"]]), ("lead_0", [["lead_0", "lead_2"], ["lead_1"]])],
+)
+async def test_a_lead_whose_call_failed_as_a_whole_goes_alone(crm, first_due, claimed):
+    made = await crm.connect()
+    key = ConnectionKey(crm.workspace, made["id"])
+    await take_leads(crm.database, [copy(crm, f"lead_{number}") for number in range(3)])
+    await crm.database.execute(
+        """UPDATE sync_states SET suspect = lead_id = 'lead_1', next_try_at = now() - (lead_id = $2)::int * interval '1 second'
+        WHERE workspace_id = $1""",
+        crm.workspace,
+        first_due,
+    )
+    found = [await claim(crm.database, key, token) for token in ("lease_a", "lease_b")]
+    assert [sorted(each.lead_id for each in claims) for claims in found] == claimed
 
 
 async def test_what_a_call_is_about_is_on_file_before_it_and_stays_until_its_outcome_is_known(crm, held):
@@ -144,7 +166,7 @@ async def test_whoever_lost_a_lease_changes_nothing_any_more(crm, held):
     await repository.hand_back(crm.database, key, "lease_a", [late])
     assert await repository.hold_claims(crm.database, key, "lease_a", [settled(late)]) == []
     assert await repository.settle(crm.database, key, "lease_a", 1, [settled(late)]) == {}
-    connection = await repository.read_connection(crm.database, key)
+    connection = await connection_of(crm, key)
     await settling.settle_all(database, connection, "lease_a", [settled(late)])
     assert dict(await crm.row("lead_1")) == before
     assert await crm.events("lead_1", made) == []
@@ -156,7 +178,7 @@ async def test_whoever_lost_a_lease_changes_nothing_any_more(crm, held):
 async def test_a_settlement_is_announced_once_however_often_it_is_stored(crm, held):
     made, key = held
     [claimed] = await claim(crm.database, key, "lease_a")
-    connection = await repository.read_connection(crm.database, key)
+    connection = await connection_of(crm, key)
     for _ in range(2):
         await settling.settle_all(database_of(crm), connection, "lease_a", [settled(claimed)])
     [event] = await crm.events("lead_1", made)
@@ -166,7 +188,7 @@ async def test_a_settlement_is_announced_once_however_often_it_is_stored(crm, he
 async def test_a_settlement_that_cannot_be_announced_is_not_stored(crm, held, monkeypatch):
     _, key = held
     [claimed] = await claim(crm.database, key, "lease_a")
-    connection = await repository.read_connection(crm.database, key)
+    connection = await connection_of(crm, key)
 
     def fail(*_arguments):
         raise ValueError("no event")
@@ -188,7 +210,7 @@ async def test_a_version_wanted_while_the_call_was_out_is_due_when_it_comes_back
     assert answer.status_code == 202, answer.text
     row = await crm.row("lead_1")
     assert (row["desired_version"], row["state"], row["lease_token"]) == (2, "in_flight", "lease_a")
-    connection = await repository.read_connection(crm.database, key)
+    connection = await connection_of(crm, key)
     settlement = settled(claimed, state, dead_kind="permanent" if state is State.DEAD else None)
     await settling.settle_all(database_of(crm), connection, "lease_a", [settlement])
     row = await crm.row("lead_1")

@@ -270,6 +270,18 @@ async def test_success_that_never_takes_is_dead_after_three_times_and_never_ok(c
     assert (await crm.events("lead_1", connection))[-1]["data"]["kind"] == "unknown"
 
 
+async def test_a_record_read_back_with_other_values_than_were_sent_is_written_again(crm):
+    connection = await crm.connect()
+    await crm.lead("lead_1", company="first")
+    await crm.in_step("lead_1", connection)
+    crm.fault(UPDATE, {"do": "silent", "work": False}, times=1)
+    await crm.lead("lead_1", 2, company="second")
+    await crm.in_step("lead_1", connection, 2)
+    [contact] = crm.contacts()
+    assert contact["properties"]["company"] == "second"
+    assert (len(crm.calls("contacts.batch_read")), len(crm.calls(UPDATE))) == (1, 2)
+
+
 async def test_only_the_leads_missing_from_a_success_are_looked_up(crm):
     connection = await crm.connect(paused=True)
     crm.fault(UPSERT, {"do": "silent", "work": True, "lose": [1]}, times=1)

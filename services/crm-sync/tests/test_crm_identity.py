@@ -64,6 +64,21 @@ async def test_of_two_leads_with_one_email_the_second_is_a_dead_letter_that_name
     assert event["data"]["kind"] == "duplicate_external"
 
 
+async def test_a_contact_that_names_a_lead_we_know_nothing_of_is_not_taken_from_it(crm):
+    """Say, of another workspace that is connected to the same account."""
+    connection = await crm.connect()
+    (await crm.client.post(f"/api/crm/connections/{connection['id']}/verify")).raise_for_status()  # makes our property
+    theirs = {"email": "shared@example.com", "firstname": "Grace", "ao_lead_id": "lead_of_others"}
+    existing = hubspot(crm, "POST", "", json={"properties": theirs})
+    await crm.lead("lead_1", email="shared@example.com")
+    dead = await crm.until("lead_1", connection, state="dead", dead_class="duplicate_external")
+    assert (dead["last_error"]["holder_lead_id"], dead["last_error"]["external_id"]) == (
+        "lead_of_others",
+        existing["id"],
+    )
+    assert [contact["properties"]["firstname"] for contact in crm.contacts()] == ["Grace"]
+
+
 async def test_two_leads_with_one_email_never_go_in_the_same_batch(crm):
     connection = await crm.connect(paused=True)
     await crm.lead("lead_1", email="shared@example.com")

@@ -2,6 +2,7 @@
 
 import base64
 import json
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from standardwebhooks import Webhook
@@ -67,6 +68,8 @@ async def test_a_rotated_secret_is_shown_once_and_both_sign_meanwhile(crm):
     answer = await crm.client.post(f"/api/crm/connections/{connection['id']}/signing-secret")
     assert answer.headers["cache-control"] == "no-store"
     secret = answer.json()["secret"]
+    until = datetime.fromisoformat(answer.json()["previous_valid_until"]) - datetime.now(UTC)
+    assert timedelta(hours=23, minutes=59) < until <= timedelta(hours=24)
     assert len(base64.b64decode(secret.removeprefix("whsec_"))) == 32
     await crm.lead("lead_1")
     await crm.in_step("lead_1", connection)
