@@ -170,6 +170,7 @@ async def test_another_workspaces_things_are_not_there(crm):
         await stranger.put(f"{path}/mapping", json=fields),
         await stranger.get("/api/crm/leads/lead_1"),
         await stranger.post("/api/crm/leads/lead_1/sync", json={"connection_id": connection["id"]}),
+        await stranger.post("/api/crm/leads/lead_1/sync", json={}),
         await stranger.post(f"/api/crm/dead-letters/{dead['dead_letter_id']}/replay"),
         await stranger.post("/api/crm/dead-letters/replay", json={"connection_id": connection["id"]}),
     ]
@@ -177,7 +178,14 @@ async def test_another_workspaces_things_are_not_there(crm):
     assert (await stranger.get("/api/crm/dead-letters")).json()["items"] == []
     assert (await stranger.get(CONNECTIONS)).json()["items"] == []
     assert (await stranger.post("/api/crm/dead-letters/replay", json={})).json() == {"replayed": 0}
-    assert (await crm.standing("lead_1", connection))["state"] == "dead"
+    identity = crm.service.neighbours.identity
+    their_service = crm.service.http.client(identity.service_headers("workflows", workspace="ws_stranger"))
+    wished = await their_service.post("/api/crm/leads/lead_1/sync", json={"version": 9})
+    assert (wished.status_code, wished.json()) == (202, {"items": []})
+    standing = await crm.standing("lead_1", connection)
+    assert (standing["state"], standing["desired_version"]) == ("dead", 1)
+    body = {"name": connection["name"], "vendor": "hubspot", "credentials": {"access_token": "x"}}
+    assert (await stranger.post(CONNECTIONS, json=body)).status_code == 201
 
 
 @pytest.mark.parametrize("identifier", ["%00", "x" * 65, "conn_1%2F..", "ü"])

@@ -9,12 +9,17 @@ import asyncpg
 import pytest
 
 from chassis.consumer import Delivery
+from crm_sync.connectors.hubspot import HubSpotConnector
+from crm_sync.connectors.webhook import WebhookConnector
 from crm_sync.consumer import LeadConsumer
+from crm_sync.credentials import new_signing_secret
 from crm_sync.models import Announcement, ConnectionKey, Settlement, State
 from crm_sync.sync import repository, settling
+from crm_sync.sync.planning import plan
 from crm_sync.sync.repository import LeadCopy, take_leads
 
 SECONDS = 60.0
+HUBSPOT = HubSpotConnector("https://api.hubapi.com", "2026-03")
 
 
 def copy(crm, lead_id="lead_1", version=1, *, deleted=False, **fields):
@@ -32,9 +37,9 @@ async def connection_of(crm, key):
     return found
 
 
-async def claim(connection, key, token, limit=100):
+async def claim(connection, key, token, limit=100, *, looks_up=True):
     return await repository.claim_leads(
-        connection, key, limit=limit, lease_token=token, lease_seconds=SECONDS, looks_up=True
+        connection, key, limit=limit, lease_token=token, lease_seconds=SECONDS, looks_up=looks_up
     )
 
 
@@ -163,16 +168,38 @@ async def test_whoever_lost_a_lease_changes_nothing_any_more(crm, held):
     [current] = await claim(crm.database, key, "lease_b")
     before = dict(await crm.row("lead_1"))
     assert not await repository.renew_lease(crm.database, key, "lease_a", SECONDS)
-    await repository.hand_back(crm.database, key, "lease_a", [late])
+    connection = await connection_of(crm, key)
+    await repository.hand_back(crm.database, key, "lease_a", plan(connection, HUBSPOT, [late]).write)
     assert await repository.hold_claims(crm.database, key, "lease_a", [settled(late)]) == []
     assert await repository.settle(crm.database, key, "lease_a", 1, [settled(late)]) == {}
-    connection = await connection_of(crm, key)
     await settling.settle_all(database, connection, "lease_a", [settled(late)])
     assert dict(await crm.row("lead_1")) == before
     assert await crm.events("lead_1", made) == []
     assert await repository.renew_lease(crm.database, key, "lease_b", 2 * SECONDS)
     await settling.settle_all(database, connection, "lease_b", [settled(current)])
     assert (await crm.row("lead_1"))["state"] == "idle"
+
+
+async def test_what_a_message_may_have_said_is_not_forgotten_when_its_lead_is_handed_back(crm):
+    """A worker died while it told version 2, whoever took over could not send: version 3, equal to 1, has to be told."""
+    made = await crm.connect_webhook("receiver", new_signing_secret())
+    key, receiver = ConnectionKey(crm.workspace, made["id"]), WebhookConnector()
+    connection = await connection_of(crm, key)
+    for version, company in ((1, "first"), (2, "second"), (3, "first")):
+        await take_leads(crm.database, [copy(crm, version=version, company=company)])
+        lease = f"lease_{version}"
+        claims = await claim(crm.database, key, lease, looks_up=False)
+        [work] = plan(connection, receiver, claims).write
+        if version == 1:
+            told = replace(settled(work.claim), sent=work.holds)
+            await settling.settle_all(database_of(crm), connection, lease, [told])
+        elif version == 2:
+            late = "UPDATE sync_states SET next_try_at = now() WHERE workspace_id = $1"
+            await crm.database.execute(late, crm.workspace)
+        else:
+            await repository.hand_back(crm.database, key, lease, [work])
+    [work] = plan(connection, receiver, await claim(crm.database, key, "lease_4", looks_up=False)).write
+    assert work.holds["company"] == "first"
 
 
 async def test_a_settlement_is_announced_once_however_often_it_is_stored(crm, held):

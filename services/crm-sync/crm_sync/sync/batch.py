@@ -265,13 +265,13 @@ class Batch:
             await self._persist(lambda: settle_all(self.tools.database, self.connection, self.lease.token, settlements))
 
     async def _hand_back(self, lead_ids: Iterable[str]) -> None:
-        claims = [self._works[lead_id].claim for lead_id in lead_ids]
-        if not claims:
+        works = [self._works[lead_id] for lead_id in lead_ids]
+        if not works:
             return
 
         async def hand_back() -> None:
             async with self.tools.database.acquire() as connection:
-                await repository.hand_back(connection, self.connection.key, self.lease.token, claims)
+                await repository.hand_back(connection, self.connection.key, self.lease.token, works)
 
         await self._persist(hand_back)
 

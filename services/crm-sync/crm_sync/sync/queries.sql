@@ -96,10 +96,13 @@ UPDATE sync_states SET next_try_at = now() + $4::float8 * interval '1 second'
 WHERE workspace_id = $1 AND connection_id = $2 AND lease_token = $3;
 
 -- name: hand_back
--- Claimed but not sent: as it was before, for whoever comes next.
-UPDATE sync_states
-SET state = CASE WHEN lead_id = ANY($5::text[]) THEN 'unknown' ELSE 'due' END, lease_token = NULL, next_try_at = now()
-WHERE workspace_id = $1 AND connection_id = $2 AND lease_token = $3 AND lead_id = ANY($4::text[]);
+-- Claimed but not sent: as it was before, for whoever comes next. If an earlier call's outcome is open and cannot be looked up,
+-- what the record is known to hold says so from now on.
+UPDATE sync_states state
+SET state = CASE WHEN given.resolving THEN 'unknown' ELSE 'due' END, lease_token = NULL, next_try_at = now(),
+    sent = CASE WHEN given.resolving THEN state.sent ELSE given.held::jsonb END
+FROM unnest($4::text[], $5::boolean[], $6::text[]) AS given (lead_id, resolving, held)
+WHERE state.workspace_id = $1 AND state.connection_id = $2 AND state.lease_token = $3 AND state.lead_id = given.lead_id;
 
 -- name: hold_claims
 SELECT lead_id FROM sync_states

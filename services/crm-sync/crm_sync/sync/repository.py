@@ -9,6 +9,7 @@ from chassis.queries import load_queries
 from crm_sync.events import untold_attempts
 from crm_sync.models import Claim, Connection, ConnectionKey, Settlement, State
 from crm_sync.records import build, connection_from, error_text, json_text, json_value
+from crm_sync.sync.planning import Work
 
 queries = load_queries("crm_sync.sync")
 
@@ -98,17 +99,16 @@ async def renew_lease(connection: PooledConnection, key: ConnectionKey, lease_to
     return not tag.endswith(" 0")
 
 
-async def hand_back(
-    connection: PooledConnection, key: ConnectionKey, lease_token: str, claims: Sequence[Claim]
-) -> None:
+async def hand_back(connection: PooledConnection, key: ConnectionKey, lease_token: str, works: Sequence[Work]) -> None:
     """Let go of leads that were claimed and not sent."""
     await connection.execute(
         queries["hand_back"],
         key.workspace_id,
         key.id,
         lease_token,
-        [claim.lead_id for claim in claims],
-        [claim.lead_id for claim in claims if claim.resolving],
+        [work.lead_id for work in works],
+        [work.claim.resolving for work in works],
+        [json_text(work.held) for work in works],
     )
 
 
