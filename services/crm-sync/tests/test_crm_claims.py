@@ -9,12 +9,14 @@ import asyncpg
 import pytest
 
 from chassis.consumer import Delivery
+from chassis.leases import Lease, LeaseLost
 from crm_sync.connectors.hubspot import HubSpotConnector
 from crm_sync.connectors.webhook import WebhookConnector
 from crm_sync.consumer import LeadConsumer
 from crm_sync.credentials import new_signing_secret
 from crm_sync.models import Announcement, ConnectionKey, Settlement, State
 from crm_sync.sync import repository, settling
+from crm_sync.sync.batch import Batch, Tools
 from crm_sync.sync.planning import plan
 from crm_sync.sync.repository import LeadCopy, take_leads
 
@@ -152,12 +154,20 @@ async def test_what_a_call_is_about_is_on_file_before_it_and_stays_until_its_out
     assert (row["in_flight_version"], row["in_flight_record"], "lead_1@" in row["in_flight_lead"]) == (1, "7", True)
     await crm.database.execute("UPDATE links SET external_id = '8' WHERE workspace_id = $1", crm.workspace)
     await take_leads(crm.database, [copy(crm, version=2, email="new@example.com")])
-    await crm.database.execute("UPDATE sync_states SET next_try_at = now() WHERE workspace_id = $1", crm.workspace)
-    [taken_over] = await claim(crm.database, key, "lease_b")
-    assert taken_over.resolving
-    assert (taken_over.in_flight_version, taken_over.copy_version) == (1, 2)
-    assert (taken_over.addressed_record, taken_over.record_id) == ("7", "8")
-    assert taken_over.unsettled_lead["email"] == "lead_1@example.com"
+    for lease in (
+        "lease_b",
+        "lease_c",
+        "lease_d",
+    ):  # the worker of lease_b dies as well, that of lease_c learns nothing
+        await crm.database.execute("UPDATE sync_states SET next_try_at = now() WHERE workspace_id = $1", crm.workspace)
+        [taken_over] = await claim(crm.database, key, lease)
+        assert taken_over.resolving
+        assert (taken_over.in_flight_version, taken_over.copy_version) == (1, 2)
+        assert (taken_over.addressed_record, taken_over.record_id) == ("7", "8")
+        assert taken_over.unsettled_lead["email"] == "lead_1@example.com"
+        if lease == "lease_c":
+            connection = await connection_of(crm, key)
+            await settling.settle_all(database_of(crm), connection, lease, [settled(taken_over, State.UNKNOWN)])
 
 
 async def test_whoever_lost_a_lease_changes_nothing_any_more(crm, held):
@@ -200,6 +210,20 @@ async def test_what_a_message_may_have_said_is_not_forgotten_when_its_lead_is_ha
             await repository.hand_back(crm.database, key, lease, [work])
     [work] = plan(connection, receiver, await claim(crm.database, key, "lease_4", looks_up=False)).write
     assert work.holds["company"] == "first"
+
+
+async def test_no_call_begins_that_the_lease_may_not_outlive(crm, held):
+    """Whoever takes the lead over after the lease must not meet a call that is still out."""
+    _, key = held
+    claims = await claim(crm.database, key, "lease_a")
+    checks = crm.service.http.state["checks"]
+    tools = Tools(crm.service.settings, database_of(crm), checks.caller, checks.keeper)
+    connection = await connection_of(crm, key)
+    short = Lease("lease_a", crm.service.settings.call_timeout_seconds)
+    batch = Batch(tools, connection, HUBSPOT, checks.keeper.open(connection), short)
+    with pytest.raises(LeaseLost, match="too little"):
+        await batch.run(claims)
+    assert crm.calls("") == []
 
 
 async def test_a_settlement_is_announced_once_however_often_it_is_stored(crm, held):
