@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Sequence
 
 import msgspec
+import orjson
 from redis.asyncio import Redis
 
 from chassis.http import OutboundClient, OutboundFailed, OutboundRefused
@@ -61,7 +62,7 @@ class VendorCaller:
         except OutboundFailed as error:
             kind = TroubleKind.UNANSWERED if error.sent else TroubleKind.TRANSIENT
             raise VendorTrouble(Trouble(kind, VendorError(f"No answer: {error}."))) from error
-        body = answer.body if answer.status < 400 else _without_secrets(answer.body, credentials)
+        body = answer.body if 200 <= answer.status < 300 else without_secrets(answer.body, credentials)
         return VendorAnswer(answer.status, answer.headers, body)
 
     def asking(self, access: Access, connector: Connector) -> Ask:
@@ -85,11 +86,18 @@ class VendorCaller:
         return self._budgets[key]
 
 
-def _without_secrets(body: bytes, credentials: Credentials) -> bytes:
+def without_secrets(body: bytes, credentials: Credentials) -> bytes:
     """An error's body as it may be stored and shown: an answer that quotes our credentials must not spread them."""
+    try:
+        body = orjson.dumps(orjson.loads(body))  # in JSON a secret may be written with escapes: `\/` for `/`, say
+    except orjson.JSONDecodeError:
+        pass  # no JSON: looked through as it is
+    except orjson.JSONEncodeError:
+        return b"{}"  # too deep to be looked through
     for secret in _texts(msgspec.to_builtins(credentials)):
         if len(secret) >= _SHORTEST_SECRET:
-            body = body.replace(secret.encode(), b"[hidden]")
+            for written in (orjson.dumps(secret)[1:-1], secret.encode()):
+                body = body.replace(written, b"[hidden]")
     return body
 
 

@@ -1,9 +1,12 @@
 """HubSpot's answers by class, without any server: docs/crm-hubspot.md, row by row."""
 
 import json
+from dataclasses import asdict
 
 import pytest
 
+from crm_sync.calling import without_secrets
+from crm_sync.connectors.answers import document_of
 from crm_sync.connectors.hubspot import HubSpotConnector, Paths
 from crm_sync.connectors.hubspot_answers import judge, judge_refresh
 from crm_sync.connectors.protocol import (
@@ -25,6 +28,7 @@ from crm_sync.connectors.protocol import (
     VendorAnswer,
     Written,
 )
+from crm_sync.credentials import SigningSecret, SigningSecrets
 
 
 def record(number, record_id=None, **properties):
@@ -214,3 +218,30 @@ def test_an_error_that_names_no_record_leaves_an_archiving_open():
     judged = judge(call(3, Operation.ARCHIVE), answered)
     assert isinstance(judged, Judged)
     assert [type(judged.outcomes[f"lead_{number}"]) for number in range(3)] == [Unsure, Refused, Unsure]
+
+
+def test_what_is_kept_of_an_error_can_be_stored_and_announced():
+    """PostgreSQL takes no NUL, an event has a limit, and an answer may have both: a lead must not hang on that."""
+    given = answer(400, error("no\0body", "C" * 300_000, correlationId="c\0" * 300_000))
+    verdict = judge(call(1), given)
+    assert isinstance(verdict, Judged)
+    refused = verdict.outcomes["lead_0"]
+    assert isinstance(refused, Refused)
+    assert refused.error.message == "no\ufffdbody"
+    assert len(refused.error.category or "") == 200
+    assert "\0" not in (refused.error.correlation_id or "\0")
+    errors = [
+        error("x" * 300_000, "C" * 300_000, id="i" * 300_000, context={"ids": ["lead_0"]}) | {"correlationId": None}
+    ]
+    verdict = judge(call(1), answer(207, {"results": [], "errors": errors}))
+    assert isinstance(verdict, Judged)
+    assert len(json.dumps(asdict(verdict.outcomes["lead_0"]))) < 2_000
+
+
+@pytest.mark.parametrize(
+    "body", [b"[" * 300 + b"]" * 300, b'{"message": "whsec_ab\\/cdefgh"}', b"<p>whsec_ab/cdefgh</p>"]
+)
+def test_a_secret_is_taken_out_of_an_answer_however_it_is_written(body):
+    secrets = SigningSecrets((SigningSecret("whsec_ab/cdefgh"),))
+    shown = without_secrets(body, secrets)
+    assert "cdefgh" not in str(document_of(VendorAnswer(400, {}, shown))) + shown.decode()

@@ -115,3 +115,14 @@ async def test_an_address_that_cannot_be_written_is_said_by_verify(crm, url):
     found = (await crm.client.post(f"/api/crm/connections/{created.json()['id']}/verify")).json()
     assert found["ok"] is False
     assert "Not called" in found["problems"][0]["detail"]
+
+
+@pytest.mark.parametrize("status", [400, 503])
+async def test_an_answer_with_characters_that_cannot_be_stored_is_stored_without_them(crm, monkeypatch, status):
+    monkeypatch.setattr("crm_sync.connectors.webhook.WebhookConnector.retry_delays", (0.1, 0.1))
+    body = {"message": "no\0body", "errorType": "a\0b", "requestId": "c\0d"}
+    _, connection = await connect(crm, {"status": status, "body": body, "times": 1})
+    await crm.lead("lead_1")
+    await crm.in_step("lead_1", connection)
+    first, *_ = await crm.events("lead_1", connection)
+    assert first["data"]["attempts"][0]["error"] == "no\ufffdbody"

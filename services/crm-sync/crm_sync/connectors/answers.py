@@ -9,7 +9,9 @@ import orjson
 from crm_sync.connectors.protocol import VendorAnswer, VendorError
 
 MAX_MESSAGE = 500
+MAX_TEXT = 200
 MAX_RETRY_AFTER_SECONDS = 86_400.0
+_ESCAPED_NUL = b"\\u0000"
 
 
 def document_of(answer: VendorAnswer) -> dict[str, Any]:
@@ -18,7 +20,16 @@ def document_of(answer: VendorAnswer) -> dict[str, Any]:
         document = orjson.loads(answer.body)
     except orjson.JSONDecodeError:
         return {}
-    return object_of(document)
+    return object_of(_storable(document) if _ESCAPED_NUL in answer.body else document)
+
+
+def _storable(value: Any) -> Any:
+    """The same without NUL characters, which PostgreSQL holds in no text and no jsonb."""
+    if isinstance(value, str):
+        return value.replace("\0", "\ufffd")
+    if isinstance(value, dict):
+        return {_storable(name): _storable(each) for name, each in value.items()}
+    return [_storable(each) for each in value] if isinstance(value, list) else value
 
 
 def object_of(value: Any) -> dict[str, Any]:
@@ -68,8 +79,8 @@ def error_of(answer: VendorAnswer, otherwise: str) -> VendorError:
 
 
 def text_of(value: Any) -> str | None:
-    """A member of an answer that should be a text; None if it is empty or something else."""
-    return value if isinstance(value, str) and value else None
+    """A member of an answer that should be a short text, cut to MAX_TEXT; None if it is empty or something else."""
+    return value[:MAX_TEXT] if isinstance(value, str) and value else None
 
 
 def correlation_id(answer: VendorAnswer, document: dict[str, Any]) -> str | None:
