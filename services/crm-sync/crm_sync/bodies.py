@@ -184,7 +184,9 @@ class ReplayRequest(_Strict):
 
 
 class CredentialsShown(BaseModel):
-    kind: Literal["access_token", "oauth", "secret"]
+    """`unreadable`: no key of ours opens them any more; give them again."""
+
+    kind: Literal["access_token", "oauth", "secret", "unreadable"]
     set_at: str
 
 

@@ -9,7 +9,8 @@ import orjson
 
 from chassis.clock import rfc3339
 from chassis.errors import PreconditionFailed
-from crm_sync.credentials import Credentials, OAuth, StaticToken
+from chassis.vault import SealBroken, Vault
+from crm_sync.credentials import OAuth, StaticToken, unseal
 from crm_sync.models import Connection, DeadLetter, Standing, State, StoredError
 
 
@@ -17,8 +18,12 @@ def _time(moment: datetime | None) -> str | None:
     return rfc3339(moment) if moment is not None else None
 
 
-def credentials_kind(credentials: Credentials) -> str:
+def credentials_kind(vault: Vault, connection: Connection) -> str:
     """What kind of credentials a connection holds: all that is ever told of them."""
+    try:
+        credentials = unseal(vault, connection.workspace_id, connection.id, connection.sealed)
+    except SealBroken:
+        return "unreadable"
     if isinstance(credentials, StaticToken):
         return "access_token"
     return "oauth" if isinstance(credentials, OAuth) else "secret"

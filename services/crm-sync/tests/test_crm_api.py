@@ -7,7 +7,7 @@ import json
 import pytest
 
 from chassis.vault import Vault
-from crm_sync.credentials import StaticToken, unseal
+from crm_sync.credentials import StaticToken, new_signing_secret, seal, unseal
 from crm_sync.rotate_keys import rotate
 from crm_sync.routes.openapi import NEW_CONNECTION_EXAMPLE
 from tests.support.fixtures import eventually
@@ -360,6 +360,26 @@ async def test_credentials_move_to_a_new_key_and_the_old_one_can_go(crm):
         assert unseal(Vault(new), crm.workspace, connection["id"], sealed) == StaticToken(f"pat-sim-{crm.portal}")
     finally:
         await rotate(dsn, Vault(f"{old},{new}"))
+
+
+async def test_credentials_that_no_key_opens_any_more_are_said_so_and_can_be_given_again(crm):
+    hubspot, webhook = await crm.connect(), await crm.connect_webhook("keyless", new_signing_secret())
+    lost = f"k0:{base64.b64encode(b'0' * 32).decode()}"
+    for made in (hubspot, webhook):
+        sealed = seal(Vault(lost), crm.workspace, made["id"], StaticToken("pat"))
+        await crm.database.execute("UPDATE connections SET credentials = $2 WHERE id = $1", made["id"], sealed)
+    listed = (await crm.client.get(CONNECTIONS)).json()["items"]
+    assert {each["credentials"]["kind"] for each in listed} == {"unreadable"}
+    path = f"{CONNECTIONS}/{hubspot['id']}"
+    found = (await crm.client.post(f"{path}/verify")).json()
+    assert (found["ok"], found["problems"][0]["pointer"]) == (False, "/credentials")
+    assert found["connection"]["status"] == "needs_reauth"
+    token = {"credentials": {"access_token": f"pat-sim-{crm.portal}"}}
+    changed = (await crm.client.patch(path, json=token)).json()
+    assert (changed["status"], changed["credentials"]["kind"]) == ("active", "access_token")
+    path = f"{CONNECTIONS}/{webhook['id']}"
+    assert (await crm.client.post(f"{path}/signing-secret")).status_code == 200
+    assert (await crm.client.get(path)).json()["credentials"]["kind"] == "secret"
 
 
 async def test_the_documents_example_is_taken(crm):

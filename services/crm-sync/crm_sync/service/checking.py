@@ -22,7 +22,6 @@ from crm_sync.connectors.protocol import (
     TroubleKind,
     VendorTrouble,
 )
-from crm_sync.credentials import unseal
 from crm_sync.documents import check_match, connection_document, credentials_kind, entity_tag, mapping_document
 from crm_sync.errors import ConnectionNotFound, CredentialsRefused, VendorUnavailable
 from crm_sync.mapping import MappedField
@@ -134,7 +133,6 @@ class VendorChecks:
             await repository.notify_connection(tx.connection, held.key)
 
     def _verification(self, connection: Connection, found: Preparation, trouble: Trouble | None) -> Answer:
-        credentials = unseal(self.keeper.vault, connection.workspace_id, connection.id, connection.sealed)
         problems = [
             {"pointer": f"/mapping/{each.index}/{each.member}", "detail": each.detail}
             for each in found.mapping_problems
@@ -148,7 +146,7 @@ class VendorChecks:
             "time_zone": found.time_zone,
             "made": list(found.made),
             "problems": problems,
-            "connection": connection_document(connection, credentials_kind(credentials)),
+            "connection": connection_document(connection, credentials_kind(self.keeper.vault, connection)),
         }
         return Answer.json(200, document)
 

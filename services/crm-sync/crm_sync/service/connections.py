@@ -1,6 +1,7 @@
 """Connections: what there is, what may be changed, and what follows from it."""
 
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
@@ -14,7 +15,7 @@ from chassis.idempotency import Answer, WriteRequest, run_once
 from chassis.ids import new_id
 from chassis.parsing import parse_document, validate
 from chassis.principal import Principal
-from chassis.vault import Vault
+from chassis.vault import SealBroken, Vault
 from crm_sync import repository
 from crm_sync.access import AccessKeeper
 from crm_sync.bodies import (
@@ -26,7 +27,7 @@ from crm_sync.bodies import (
     to_mapping,
 )
 from crm_sync.connectors.protocol import Access, Connector
-from crm_sync.credentials import SigningSecrets, new_signing_secret, seal, unseal
+from crm_sync.credentials import SigningSecret, SigningSecrets, new_signing_secret, seal, unseal
 from crm_sync.documents import check_match, connection_document, credentials_kind, entity_tag
 from crm_sync.errors import ConnectionNotFound, NameTaken
 from crm_sync.models import Connection, ConnectionKey
@@ -50,8 +51,7 @@ class Connections:
     """`host:port` of vendors' stand-ins that a connection may name."""
 
     def document(self, connection: Connection) -> dict[str, Any]:
-        credentials = unseal(self.vault, connection.workspace_id, connection.id, connection.sealed)
-        return connection_document(connection, credentials_kind(credentials))
+        return connection_document(connection, credentials_kind(self.vault, connection))
 
     def shown(self, connection: Connection, status: int = 200, **headers: str) -> Answer:
         document = self.document(connection)
@@ -176,11 +176,16 @@ class Connections:
         secret, until = new_signing_secret(), utcnow() + SECRET_OVERLAP
         async with self.database.transaction() as tx:
             held = await self._hold(tx, key, None)
-            credentials = unseal(self.vault, key.workspace_id, key.id, held.sealed)
-            if not isinstance(credentials, SigningSecrets):
+            if held.vendor != "webhook":
                 raise NotFound("Only webhook connections have a signing secret.")
-            sealed = seal(self.vault, key.workspace_id, key.id, credentials.rotated(secret, until))
-            await repository.replace_credentials(tx.connection, key, sealed)
+            secrets = SigningSecrets((SigningSecret(secret),))
+            with suppress(SealBroken):  # a secret that we cannot read ourselves any more signs nothing
+                credentials = unseal(self.vault, key.workspace_id, key.id, held.sealed)
+                if isinstance(credentials, SigningSecrets):
+                    secrets = credentials.rotated(secret, until)
+            await repository.replace_credentials(
+                tx.connection, key, seal(self.vault, key.workspace_id, key.id, secrets)
+            )
         return {"secret": secret, "previous_valid_until": rfc3339(until)}
 
     async def _write(
