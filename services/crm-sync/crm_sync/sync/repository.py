@@ -206,9 +206,12 @@ async def recover_connection(connection: PooledConnection, key: ConnectionKey, t
     await connection.execute(queries["recover_connection"], key.workspace_id, key.id, trouble_count)
 
 
-async def stop_connection(connection: PooledConnection, used: Connection, status: str, reason: str) -> None:
-    """Stop using the connection, as it was `used`, until a person has done something about `reason`."""
-    await connection.execute(
+async def stop_connection(connection: PooledConnection, used: Connection, status: str, reason: str) -> bool:
+    """Stop using the connection, as it was `used`, until a person has done something about `reason`.
+
+    False if it is stopped already, or is not what it was.
+    """
+    tag = await connection.execute(
         queries["stop_connection"],
         used.workspace_id,
         used.id,
@@ -217,6 +220,7 @@ async def stop_connection(connection: PooledConnection, used: Connection, status
         status,
         reason,
     )
+    return not tag.endswith(" 0")
 
 
 async def forget_preparation(connection: PooledConnection, key: ConnectionKey) -> None:

@@ -32,7 +32,8 @@ async def act_on(database: Database, settings: CrmSyncSettings, connection: Conn
     status = _STOPS.get(trouble.kind)
     async with database.acquire() as db:
         if status is not None:
-            await repository.stop_connection(db, connection, status, reason)
+            if not await repository.stop_connection(db, connection, status, reason):
+                return
         else:
             if trouble.kind is TroubleKind.UNPREPARED:
                 await repository.forget_preparation(db, connection.key)
