@@ -38,6 +38,31 @@ async def test_a_write_against_an_older_entity_tag_changes_nothing(crm, method, 
     assert answer.status_code in (200, 204), answer.text
 
 
+@pytest.mark.parametrize(
+    ("token", "fields", "status", "pointer"),
+    [
+        (None, [{"property": "no_such_property", "field": "email"}], 422, "/mapping/1/property"),
+        (None, [{"property": "email", "field": "phone"}], 422, "/mapping/1/property"),
+        ("pat-nobody", [], 422, "/credentials"),
+        ("away", [], 503, None),
+    ],
+)
+async def test_a_new_connections_mapping_is_checked_before_anything_is_stored(crm, token, fields, status, pointer):
+    if token == "away":
+        crm.fault("properties.batch_read", {"do": "status", "status": 503}, times=1)
+        token = None
+    body = {
+        "name": "HubSpot",
+        "vendor": "hubspot",
+        "credentials": {"access_token": token or f"pat-sim-{crm.portal}"},
+        "mapping": [*MAPPING["fields"], *fields],
+    }
+    answer = await crm.client.post(CONNECTIONS, json=body)
+    assert answer.status_code == status, answer.text
+    assert [each["pointer"] for each in answer.json().get("errors", [])] == ([pointer] if pointer else [])
+    assert (await crm.client.get(CONNECTIONS)).json()["items"] == []
+
+
 async def replayed(crm, method, path, body=None):
     """Write twice under one key; the answer, and what HubSpot was asked by the first and by the second."""
     answers, counts = [], [len(asked(crm))]
