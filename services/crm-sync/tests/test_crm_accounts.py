@@ -4,10 +4,10 @@ import asyncio
 
 import pytest
 
-from crm_sync.connectors.protocol import TroubleKind, VendorTrouble
+from crm_sync.connectors.protocol import Preparation, TroubleKind, VendorTrouble
 from crm_sync.credentials import reseal
 from crm_sync.models import ConnectionKey
-from crm_sync.repository import read_connection
+from crm_sync.repository import read_connection, record_preparation
 from tests.support.fixtures import eventually
 
 CONNECTIONS = "/api/crm/connections"
@@ -117,6 +117,22 @@ async def test_an_account_seen_with_credentials_that_were_replaced_meanwhile_is_
     assert (await crm.shown(connection))["account_id"] == str(portal_of_others)
     assert len(crm.simulators.contacts(portal_of_others)) == 1
     assert crm.contacts() == []
+
+
+@pytest.mark.parametrize("meanwhile", ["credentials", "mapping", "account"])
+async def test_what_was_seen_of_an_account_counts_only_while_nothing_it_rests_on_has_changed(crm, meanwhile):
+    made = await crm.connect(mode="selected")
+    read = await read_connection(crm.database, ConnectionKey(crm.workspace, made["id"]))
+    if meanwhile == "credentials":
+        await give_credentials(crm, made, {"access_token": f"pat-sim-{crm.portal}"})
+    elif meanwhile == "mapping":
+        fields = {"fields": [{"property": "email", "field": "email"}]}
+        (await crm.client.put(f"{CONNECTIONS}/{made['id']}/mapping", json=fields)).raise_for_status()
+    else:
+        await crm.database.execute("UPDATE connections SET account_id = '7' WHERE id = $1", made["id"])
+    await record_preparation(crm.database, read, Preparation(account_id=str(crm.portal)))
+    shown = await crm.shown(made)
+    assert (shown["verified_at"], shown["account_id"]) == (None, "7" if meanwhile == "account" else None)
 
 
 async def test_an_account_that_was_not_seen_yet_is_learned_before_the_next_call(crm):
