@@ -123,6 +123,7 @@ async def test_an_account_seen_with_credentials_that_were_replaced_meanwhile_is_
 async def test_what_was_seen_of_an_account_counts_only_while_nothing_it_rests_on_has_changed(crm, meanwhile):
     made = await crm.connect(mode="selected")
     read = await read_connection(crm.database, ConnectionKey(crm.workspace, made["id"]))
+    assert read is not None
     if meanwhile == "credentials":
         await give_credentials(crm, made, {"access_token": f"pat-sim-{crm.portal}"})
     elif meanwhile == "mapping":
