@@ -206,3 +206,17 @@ async def test_verify_says_nothing_of_a_mapping_that_was_replaced_meanwhile(crm)
     assert (await crm.client.put(path, json=fitting)).status_code == 200
     assert (await verifying).json()["ok"] is False
     assert (await crm.shown(connection))["status"] == "active"
+
+
+async def test_verify_says_nothing_of_credentials_that_were_replaced_meanwhile(crm):
+    connection = await crm.connect(mode="selected")
+    crm.fault(ACCOUNT, {"do": "status", "status": 403}, times=1)
+    crm.simulators.control("PUT", "hubspot/behaviour", {"latency_min_seconds": 0.3})
+    try:
+        verifying = asyncio.create_task(crm.client.post(f"{CONNECTIONS}/{connection['id']}/verify"))
+        await is_out(crm, ACCOUNT)
+        await give_credentials(crm, connection, {"access_token": f"pat-sim-{crm.portal}"})
+        assert (await verifying).json()["ok"] is False
+    finally:
+        crm.simulators.control("PUT", "hubspot/behaviour", {})
+    assert (await crm.shown(connection))["status"] == "active"
