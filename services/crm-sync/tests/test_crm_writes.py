@@ -1,5 +1,7 @@
 """Writes of the HTTP side: entity tags on every route that takes them, and equal keys that ask no CRM twice."""
 
+import asyncio
+
 import pytest
 
 CONNECTIONS = "/api/crm/connections"
@@ -30,12 +32,29 @@ async def test_a_write_against_an_older_entity_tag_changes_nothing(crm, method, 
     path = f"{CONNECTIONS}/{connection['id']}"
     tagged = f"{path}/mapping" if suffix == "/mapping" else path
     read = await crm.client.get(tagged)
+    before = asked(crm)
     for tag in (f"W/{read.headers['etag']}", '"99.0"'):
         answer = await crm.client.request(method, path + suffix, json=body, headers={"If-Match": tag})
         assert (answer.status_code, answer.json()["version"]) == (412, read.json()["version"]), answer.text
+    assert asked(crm) == before
     assert (await crm.client.get(tagged)).json() == read.json()
     answer = await crm.client.request(method, path + suffix, json=body, headers={"If-Match": read.headers["etag"]})
     assert answer.status_code in (200, 204), answer.text
+
+
+async def test_of_two_mappings_saved_against_the_same_entity_tag_one_is_stored(crm):
+    """Both were right when their properties were looked at; only then does the first one change the mapping."""
+    connection = await crm.connect(mode="selected")
+    path = f"{CONNECTIONS}/{connection['id']}/mapping"
+    headers = {"If-Match": (await crm.client.get(path)).headers["etag"]}
+    crm.simulators.control("PUT", "hubspot/behaviour", {"latency_min_seconds": 0.2})
+    try:
+        bodies = [{"fields": [{"property": name, "field": "company"}]} for name in ("company", "jobtitle")]
+        answers = await asyncio.gather(*(crm.client.put(path, json=body, headers=headers) for body in bodies))
+    finally:
+        crm.simulators.control("PUT", "hubspot/behaviour", {})
+    assert sorted(answer.status_code for answer in answers) == [200, 412]
+    assert asked(crm) == ["properties.batch_read"] * 2
 
 
 @pytest.mark.parametrize(
