@@ -39,6 +39,13 @@ async def connection_of(crm, key):
     return found
 
 
+async def batch_of(crm, key, lease):
+    checks = crm.service.http.state["checks"]
+    tools = Tools(crm.service.settings, database_of(crm), checks.caller, checks.keeper)
+    connection = await connection_of(crm, key)
+    return Batch(tools, connection, HUBSPOT, checks.keeper.open(connection), lease)
+
+
 async def claim(connection, key, token, limit=100, *, looks_up=True):
     return await repository.claim_leads(
         connection, key, limit=limit, lease_token=token, lease_seconds=SECONDS, looks_up=looks_up
@@ -216,14 +223,34 @@ async def test_no_call_begins_that_the_lease_may_not_outlive(crm, held):
     """Whoever takes the lead over after the lease must not meet a call that is still out."""
     _, key = held
     claims = await claim(crm.database, key, "lease_a")
-    checks = crm.service.http.state["checks"]
-    tools = Tools(crm.service.settings, database_of(crm), checks.caller, checks.keeper)
-    connection = await connection_of(crm, key)
-    short = Lease("lease_a", crm.service.settings.call_timeout_seconds)
-    batch = Batch(tools, connection, HUBSPOT, checks.keeper.open(connection), short)
+    batch = await batch_of(crm, key, Lease("lease_a", crm.service.settings.call_timeout_seconds))
     with pytest.raises(LeaseLost, match="too little"):
         await batch.run(claims)
     assert crm.calls("") == []
+
+
+@pytest.mark.parametrize("status", [503, 429, 403])
+async def test_a_connection_in_trouble_rests_before_its_leads_are_let_go_of(crm, held, monkeypatch, status):
+    """Else another worker claims them at once and runs into the same."""
+    made, key = held
+    crm.fault("contacts.*", {"do": "status", "status": status}, times=1)
+    usable = []
+
+    async def settle(*arguments):
+        shown = await crm.shown(made)
+        usable.append(shown["status"] == "active" and shown["paused_until"] is None)
+        await settling.settle_all(*arguments)
+
+    monkeypatch.setattr("crm_sync.sync.batch.settle_all", settle)
+    await crm.database.execute(
+        "UPDATE connections SET settings = settings || $2::jsonb WHERE id = $1",
+        key.id,
+        json.dumps({"base_url": crm.simulators.url}),
+    )
+    batch = await batch_of(crm, key, Lease("lease_a", SECONDS))
+    await batch.run(await claim(crm.database, key, "lease_a"))
+    assert usable == [False]
+    assert (await crm.row("lead_1"))["state"] == "due"
 
 
 async def test_a_settlement_is_announced_once_however_often_it_is_stored(crm, held):
