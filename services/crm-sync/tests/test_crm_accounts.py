@@ -73,7 +73,9 @@ async def test_a_call_under_way_does_not_go_on_with_another_accounts_credentials
         await crm.lead("lead_1", 2, company="Engines Ltd")
         await is_out(crm, UPDATE)
         await give_credentials(crm, connection, grant_of(portal_of_others))
-        standing = await crm.until("lead_1", connection, connection_status="needs_reauth", state="due")
+        await crm.lead("lead_1", 3, company="Engines & Sons")
+        refused = {"connection_status": "needs_reauth", "state": "due"}
+        standing = await crm.until("lead_1", connection, desired_version=3, **refused)
     finally:
         crm.simulators.control("PUT", "hubspot/behaviour", {})
     assert standing["attempts"] == 0
@@ -108,7 +110,7 @@ async def test_credentials_given_meanwhile_are_not_handed_out_before_their_accou
 async def test_an_account_seen_with_credentials_that_were_replaced_meanwhile_is_not_the_connections(
     crm, portal_of_others
 ):
-    crm.fault(ACCOUNT, {"do": "hang", "work_first": True, "seconds": 0.4}, times=1)
+    crm.fault(ACCOUNT, {"do": "hang", "work_first": True, "seconds": 0.8}, times=1)
     connection = await crm.connect()
     await crm.lead("lead_1")
     await is_out(crm, ACCOUNT)

@@ -47,7 +47,7 @@ async def test_of_two_mappings_saved_against_the_same_entity_tag_one_is_stored(c
     connection = await crm.connect(mode="selected")
     path = f"{CONNECTIONS}/{connection['id']}/mapping"
     headers = {"If-Match": (await crm.client.get(path)).headers["etag"]}
-    crm.simulators.control("PUT", "hubspot/behaviour", {"latency_min_seconds": 0.2})
+    crm.simulators.control("PUT", "hubspot/behaviour", {"latency_min_seconds": 0.5})
     try:
         bodies = [{"fields": [{"property": name, "field": "company"}]} for name in ("company", "jobtitle")]
         answers = await asyncio.gather(*(crm.client.put(path, json=body, headers=headers) for body in bodies))
