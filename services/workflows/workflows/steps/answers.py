@@ -38,15 +38,13 @@ def to_outcome(answer: OutboundResponse, secrets: Mapping[str, str], *, may_have
 
 def read_answer(answer: OutboundResponse, secrets: Mapping[str, str]) -> dict[str, Any]:
     """`status`, some `headers`, and the `body` as JSON if it is, else as text; without our secrets, should it echo them."""
-    text = redact(answer.body.decode("utf-8", errors="replace"), secrets)
+    text = answer.body.decode("utf-8", errors="replace")
     truncated = len(text) > MAX_BODY_CHARACTERS
-    body: Any = text if text else None
-    with suppress(orjson.JSONDecodeError):  # what is no JSON stays text
-        body = _storable(orjson.loads(text), secrets, MAX_DEPTH)
-        if truncated:
-            body = orjson.dumps(body).decode()
-    if isinstance(body, str):
-        body = body[:MAX_BODY_CHARACTERS].replace("\0", "\ufffd")
+    text = redact(text, secrets, MAX_BODY_CHARACTERS)
+    body: Any = text.replace("\0", "\ufffd")
+    if not truncated:
+        with suppress(orjson.JSONDecodeError):  # what is no JSON stays text
+            body = _storable(orjson.loads(text), MAX_DEPTH) if text else None
     headers = {
         name: redact(answer.headers[name], secrets).replace("\0", "")
         for name in _KEPT_HEADERS
@@ -55,19 +53,16 @@ def read_answer(answer: OutboundResponse, secrets: Mapping[str, str]) -> dict[st
     return {"status": answer.status, "headers": headers, "body": body, "truncated": truncated}
 
 
-def _storable(value: Any, secrets: Mapping[str, str], depth: int) -> Any:
-    """JSON that PostgreSQL's jsonb and our own answers can hold: no NUL, nothing endless or bottomless.
-
-    Strings are looked at once more for secrets: in the text they may have been written with escapes.
-    """
+def _storable(value: Any, depth: int) -> Any:
+    """JSON that PostgreSQL's jsonb and our own answers can hold: no NUL, nothing endless or bottomless."""
     if isinstance(value, str):
-        return redact(value, secrets).replace("\0", "\ufffd")
+        return value.replace("\0", "\ufffd")
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict | list) and depth == 0:
         return None
     if isinstance(value, dict):
-        return {_storable(key, secrets, 0): _storable(item, secrets, depth - 1) for key, item in value.items()}
+        return {key.replace("\0", "\ufffd"): _storable(item, depth - 1) for key, item in value.items()}
     if isinstance(value, list):
-        return [_storable(item, secrets, depth - 1) for item in value]
+        return [_storable(item, depth - 1) for item in value]
     return value
