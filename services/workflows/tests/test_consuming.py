@@ -94,16 +94,29 @@ async def test_an_old_event_still_starts_its_workflow(desk: Desk, worker: Applic
 
 
 async def test_a_run_keeps_the_version_it_started_on(desk: Desk, worker: Application) -> None:
-    workflow_id = await desk.define({"id": "w", "type": "wait", "duration": "1h"}, trigger=ON_CREATED)
-    await desk.publish(created(make_lead(email="a@example.com")))
+    """Both versions have the same steps by name: what they wait for and send tells which one a run goes by."""
+
+    def steps(version: int, stage: str) -> list[dict[str, Any]]:
+        wait = {"id": "w", "type": "wait_for_event", "event": "lead.updated", "timeout": "1h"}
+        call = {"id": "call", "type": "http_request", "url": desk.url("a"), "body": {"version": version}}
+        return [{**wait, "condition": f'lead.stage == "{stage}"'}, call]
+
+    workflow_id = await desk.define(*steps(1, "contacted"), trigger=ON_CREATED)
+    lead = make_lead(email="a@example.com")
+    await desk.publish(created(lead))
     await taken(desk, 1)
-    body = {"name": "workflow 0", "trigger": ON_CREATED, "steps": [{**STOP, "reason": "new"}]}
+    [old] = await desk.runs(workflow_id)
+    await desk.until(old["id"], "waiting")
+    body = {"name": "workflow 0", "trigger": ON_CREATED, "steps": steps(2, "lost")}
     assert (await desk.api.put(f"/api/workflows/{workflow_id}", json=body)).json()["version"] == 2
     await desk.publish(created(make_lead("lead_2", email="b@example.com")))
     await taken(desk, 2)
-    new, old = await desk.runs(workflow_id)
-    assert (old["version"], new["version"]) == (1, 2)
-    assert (await desk.until(old["id"], "waiting"))["step_id"] == "w"
+    assert [run["version"] for run in await desk.runs(workflow_id)] == [2, 1]
+    await desk.publish(
+        lead_event("lead.updated", {**lead, "version": 2, "stage": "contacted"}, ["stage"], {"stage": "new"})
+    )
+    await desk.until(old["id"], "completed")
+    assert [call.json for call in desk.neighbours.received("/hooks/a")] == [{"version": 1}]
 
 
 async def test_a_deletion_and_a_restoration_are_seen(desk: Desk, worker: Application) -> None:

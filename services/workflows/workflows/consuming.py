@@ -79,7 +79,7 @@ class EventsConsumer:
         for happening in happenings:
             event = happening.event
             for workflow_id, version in triggered.get((event.workspaceid, event.type), ()):
-                plan = await self._catalogue.plan(tx.connection, event.workspaceid, workflow_id, version)
+                plan = await self._catalogue.find(tx.connection, event.workspaceid, workflow_id, version)
                 if _is_met(plan, happening):
                     cause = Cause(event.workspaceid, happening.lead_id, _trigger(happening), event.context())
                     matches.append((plan, cause))
@@ -91,16 +91,20 @@ class EventsConsumer:
             key = happening.event.workspaceid, happening.lead_id, happening.event.type
             by_key.setdefault(key, []).append(happening)
         for run in await run_repository.waiting_runs(tx.connection, sorted(by_key)):
+            plan = await self._catalogue.find(tx.connection, run.workspace_id, run.workflow_id, run.version)
+            step = plan.graph.steps.get(run.step_id)
+            if not isinstance(step, WaitForEvent):  # nobody here can judge the event: other runs must not pay for that
+                await run_repository.look_again(tx.connection, run)
+                continue
             for happening in by_key[run.workspace_id, run.lead_id, run.waiting_for]:
-                if (wake := await self._accepts(tx, run, happening)) is not None:
+                if (wake := await self._accepts(tx, run, plan, step, happening)) is not None:
                     await run_repository.wake_run(tx.connection, run, wake)
                     break
 
-    async def _accepts(self, tx: Transaction, run: WaitingRun, happening: Happening) -> dict[str, Any] | None:
-        plan = await self._catalogue.plan(tx.connection, run.workspace_id, run.workflow_id, run.version)
-        step = plan.graph.steps[run.step_id]
-        if not isinstance(step, WaitForEvent):
-            raise TypeError(f"run {run.id} waits for an event at {run.step_id}, which is no such step")
+    @staticmethod
+    async def _accepts(
+        tx: Transaction, run: WaitingRun, plan: Plan, step: WaitForEvent, happening: Happening
+    ) -> dict[str, Any] | None:
         known = await repository.read_lead(tx.connection, run.workspace_id, run.lead_id)
         outputs = await run_repository.read_outputs(tx.connection, run.workspace_id, run.id, run.iteration)
         scope = {
@@ -158,8 +162,10 @@ def _crm_row(happening: Happening) -> tuple[str, str, str, int, str, Mapping[str
 
 def _is_met(plan: Plan, happening: Happening) -> bool:
     trigger, change = plan.definition.trigger, happening.change
-    if not isinstance(trigger, EventTrigger) or change is None:
+    if change is None:
         return False
+    if not isinstance(trigger, EventTrigger):  # one that cannot be read might be met: somebody has to see that
+        return plan.unreadable is not None
     if trigger.condition is None:
         return True
     scope = bounded({"lead": change.lead, "changed": change.changed, "previous": change.previous})

@@ -3,7 +3,8 @@
 ProblemError
 ├── WorkflowNotFound 404    ├── NameTaken 409 (existing_id)    ├── DefinitionRefused 422 (errors by pointer)
 ├── RunNotFound 404         ├── WorkflowArchived 409           ├── LeadUnknown 422
-└── VersionStale 412        └── RunNotReady 409 (state)        └── StepGone 422
+└── VersionStale 412        ├── RunNotReady 409 (state)        └── StepGone 422
+                            └── DefinitionUnreadable 409
 """
 
 from collections.abc import Iterable
@@ -34,6 +35,10 @@ class WorkflowArchived(Conflict):
 
 class RunNotReady(Conflict):
     code, title = "run-not-ready", "Not possible in this state"
+
+
+class DefinitionUnreadable(Conflict):
+    code, title = "definition-unreadable", "Saved by another release"
 
 
 class DefinitionRefused(Unprocessable):

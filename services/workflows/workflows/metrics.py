@@ -4,7 +4,9 @@ from prometheus_client import Counter, Gauge, Histogram
 
 RUNS_STARTED = Counter("workflow_runs_started_total", "Runs begun, by kind of trigger.", ["trigger"])
 RUNS_SUSPENDED = Counter(
-    "workflow_runs_suspended_total", "Runs that a guard against loops did not let start.", ["reason"]
+    "workflow_runs_suspended_total",
+    "Runs that were not let start, by what stopped them: loop, rate, definition.",
+    ["reason"],
 )
 RUNS_LEFT = Counter("workflow_runs_left_total", "Runs put down by a worker, by the state they were left in.", ["state"])
 STEP_SECONDS = Histogram(

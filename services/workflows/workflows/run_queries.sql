@@ -23,6 +23,16 @@ UPDATE runs SET state = 'queued', waiting_for = NULL, wake = $3, due_at = now()
 WHERE workspace_id = $1 AND id = $2 AND state = 'waiting' AND waiting_for IS NOT NULL
 RETURNING id;
 
+-- name: look_again
+WITH woken AS (
+    UPDATE runs SET state = 'queued', waiting_for = NULL, due_at = now()
+    WHERE workspace_id = $1 AND id = $2 AND state = 'waiting' AND waiting_for IS NOT NULL
+    RETURNING workspace_id, id, iteration, step_id
+)
+UPDATE run_steps s SET state = 'running', due_at = NULL
+FROM woken w
+WHERE (s.workspace_id, s.run_id, s.iteration, s.step_id) = (w.workspace_id, w.id, w.iteration, w.step_id);
+
 -- name: read_run
 SELECT r.workspace_id, r.id, r.workflow_id, v.definition ->> 'name' AS workflow_name, r.version, r.lead_id, r.state,
        r.error, r.step_id, r.iteration, r.generation, r.trigger, r.origin, r.chain, r.waiting_for, r.due_at, r.created_at,
@@ -60,8 +70,8 @@ FROM step_attempts WHERE workspace_id = $1 AND run_id = $2 ORDER BY iteration, s
 SELECT step_id, output FROM run_steps
 WHERE workspace_id = $1 AND run_id = $2 AND iteration = $3 AND state = 'succeeded';
 
--- name: step_state
-SELECT state FROM run_steps WHERE workspace_id = $1 AND run_id = $2 AND iteration = $3 AND step_id = $4 AND generation = $5;
+-- name: present_step
+SELECT state, type FROM run_steps WHERE workspace_id = $1 AND run_id = $2 AND iteration = $3 AND step_id = $4 AND generation = $5;
 
 -- name: count_by_state
 SELECT state, count(*) AS runs FROM runs WHERE workspace_id = $1 AND workflow_id = $2 GROUP BY state;

@@ -80,6 +80,11 @@ async def wake_run(connection: PooledConnection, run: WaitingRun, wake: Mapping[
     return await connection.fetchval(queries["wake_run"], run.workspace_id, run.id, as_json(wake)) is not None
 
 
+async def look_again(connection: PooledConnection, run: WaitingRun) -> None:
+    """Queue a waiting run as if its step had yet to begin: a worker looks at the lead and waits anew, or shows what is wrong."""
+    await connection.execute(queries["look_again"], run.workspace_id, run.id)
+
+
 async def read_outputs(connection: PooledConnection, workspace_id: str, run_id: str, iteration: int) -> dict[str, Any]:
     """Outputs of the finished steps of a pass, by step."""
     records = await connection.fetch(queries["read_outputs"], workspace_id, run_id, iteration)
@@ -131,12 +136,12 @@ async def read_attempts(connection: PooledConnection, workspace_id: str, run_id:
     return [Attempt(**record) for record in await connection.fetch(queries["read_attempts"], workspace_id, run_id)]
 
 
-async def step_state(connection: PooledConnection, run: Run) -> str | None:
-    """How the step stands at which the run stopped, None if it never began."""
-    state = await connection.fetchval(
-        queries["step_state"], run.workspace_id, run.id, run.iteration, run.step_id, run.generation
+async def present_step(connection: PooledConnection, run: Run) -> tuple[str | None, str | None]:
+    """State and type of the step at which the run stopped, None if it never began."""
+    record = await connection.fetchrow(
+        queries["present_step"], run.workspace_id, run.id, run.iteration, run.step_id, run.generation
     )
-    return str(state) if state is not None else None
+    return (record["state"], record["type"]) if record is not None else (None, None)
 
 
 async def read_activity(connection: PooledConnection, workspace_id: str, workflow_id: str) -> Activity:

@@ -139,7 +139,7 @@ class RunService:
             workflow = await repository.read_workflow(tx.connection, run.workspace_id, run.workflow_id)
             version = workflow.version
         plan = await self._catalogue.plan(tx.connection, run.workspace_id, run.workflow_id, version)
-        state = await run_repository.step_state(tx.connection, run)
+        state, recorded_type = await run_repository.present_step(tx.connection, run)
         step_id, iteration, generation = run.step_id, run.iteration, run.generation
         if wish.from_ == "start":
             step_id = plan.graph.first
@@ -148,16 +148,17 @@ class RunService:
             # Only a failure that is known lets the call be made anew; one of unknown outcome is repeated under its old key.
             generation += 1
         if wish.from_ == "step" and version != run.version:
-            await self._check_same_step(tx, run, plan)
+            await self._check_same_step(tx, run, plan, recorded_type)
         await run_repository.requeue_run(
             tx.connection, run, version=version, step_id=step_id, iteration=iteration, generation=generation
         )
 
-    async def _check_same_step(self, tx: Transaction, run: Run, plan: Plan) -> None:
+    async def _check_same_step(self, tx: Transaction, run: Run, plan: Plan, recorded_type: str | None) -> None:
         """StepGone if the other version lacks the step the run stands at, or has one of another type under its id."""
-        own = await self._catalogue.plan(tx.connection, run.workspace_id, run.workflow_id, run.version)
-        step = plan.graph.steps.get(run.step_id)
-        if step is None or step.type != own.graph.steps[run.step_id].type:
+        own = await self._catalogue.find(tx.connection, run.workspace_id, run.workflow_id, run.version)
+        step, own_step = plan.graph.steps.get(run.step_id), own.graph.steps.get(run.step_id)
+        own_type = own_step.type if own_step is not None else recorded_type
+        if step is None or own_type not in (None, step.type):
             raise StepGone(f"Version {plan.version} has no such step {run.step_id!r}: retry from the start.")
 
     @staticmethod

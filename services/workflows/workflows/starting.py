@@ -26,13 +26,18 @@ class Cause:
 
 
 def begin(tx: Transaction, plan: Plan, cause: Cause, starts_last_hour: int) -> NewRun:
-    """A new run, queued; or suspended by the guards, which is announced. The caller inserts it in the same transaction."""
+    """A new run, queued; or suspended, which is announced: by the guards, or where nobody here can read what it should do. The caller
+    inserts it in the same transaction."""
     context = cause.context
-    reason = refusal(
-        plan.workflow_id,
-        context.chain,
-        allow_reentry=plan.definition.allow_reentry,
-        starts_last_hour=starts_last_hour,
+    reason = (
+        f"definition: {plan.unreadable}"
+        if plan.unreadable
+        else refusal(
+            plan.workflow_id,
+            context.chain,
+            allow_reentry=plan.definition.allow_reentry,
+            starts_last_hour=starts_last_hour,
+        )
     )
     run = NewRun(
         id=new_id("run"),

@@ -142,7 +142,7 @@ StepTypes = Mapping[str, type[Step]]
 def parse_definition(data: Mapping[str, Any], step_types: StepTypes) -> Definition:
     """Parse `{"trigger": …, "steps": […], "allow_reentry": …}`; DefinitionInvalid lists every wrong place."""
     problems: list[Problem] = []
-    trigger = _read_trigger(data.get("trigger"), problems)
+    trigger = read_trigger(data.get("trigger"), problems)
     reader = _StepReader(step_types, problems)
     steps = reader.read_list(data.get("steps"), "/steps", MAX_NESTING)
     if data.get("steps") == []:
@@ -154,7 +154,8 @@ def parse_definition(data: Mapping[str, Any], step_types: StepTypes) -> Definiti
     return Definition(trigger, steps, bool(data.get("allow_reentry", False)), reader.pointers)
 
 
-def _read_trigger(raw: Any, problems: list[Problem]) -> Trigger | None:
+def read_trigger(raw: Any, problems: list[Problem]) -> Trigger | None:
+    """The trigger, None if it is wrong: then `problems` grow."""
     kind = raw.get("type") if isinstance(raw, dict) else None
     model = TRIGGER_TYPES.get(kind) if isinstance(kind, str) else None
     if model is None:

@@ -128,7 +128,7 @@ class Executor:
 
     async def _prepare(self, run: Claimed, lease: Lease) -> Leg:
         async with self._database.acquire() as connection:
-            plan = await self._catalogue.plan(connection, run.workspace_id, run.workflow_id, run.version)
+            plan = await self._catalogue.find(connection, run.workspace_id, run.workflow_id, run.version)
             lead = await read_lead(connection, run.workspace_id, run.lead_id)
             rows = await store.load_steps(connection, run)
             attempts = await store.load_attempts(connection, run)

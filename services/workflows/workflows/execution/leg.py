@@ -5,6 +5,7 @@ import asyncio
 from workflows.engine.expression import bounded
 from workflows.engine.run import State, StepState
 from workflows.engine.template import TemplateError
+from workflows.errors import DefinitionUnreadable
 from workflows.execution.calling import Caller
 from workflows.execution.journal import Page, RunCancelled
 from workflows.execution.progress import Progress
@@ -39,8 +40,13 @@ class Leg:
                 raise RunCancelled
             if run.lost_leases >= MAX_LOST_LEASES:
                 self._caller.settle_lost_call()
-                await progress.ask_somebody(f"its worker ended {run.lost_leases} times while working on this step")
+                ended = f"its worker ended {run.lost_leases} times while working on this step"
+                await progress.ask_somebody(progress.plan.unreadable or ended)
                 return
+            if (
+                progress.plan.unreadable
+            ):  # the lease ends by itself: the next worker may be of a release that can read it
+                raise DefinitionUnreadable(progress.plan.unreadable)
             await self._advance()
         except RunCancelled:
             self._caller.settle_lost_call()

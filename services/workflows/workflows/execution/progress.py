@@ -106,9 +106,12 @@ class Progress:
         return await self.put_down(State.FAILED, f"{self.at}: {error}")
 
     async def ask_somebody(self, error: str) -> bool:
-        """Nobody knows what the present step's call did: the run stops until a person decides."""
-        self.open_row()
-        self._close(StepState.UNKNOWN, error=error)
+        """Nobody knows what the present step's call did, or what the step is: the run stops until a person decides."""
+        if self.at in self.plan.graph.steps:
+            self.open_row()
+        row = self.row()
+        if row is not None and row.finished_at is None:
+            self._close(StepState.UNKNOWN, error=error)
         return await self.put_down(State.NEEDS_ATTENTION, f"{self.at}: {error}")
 
     async def cancel(self) -> bool:
