@@ -137,6 +137,14 @@ def test_a_wait_until_a_time_of_the_lead_waits_for_it_and_for_a_later_one() -> N
     assert again.until == moved
 
 
+def test_a_wait_ends_by_the_clock_that_counted_it() -> None:
+    """The database's clock says when a wait is over; a worker whose clock is behind must not begin it again and again."""
+    due = utcnow() + timedelta(seconds=30)
+    step: PausingStep = make("wait", until="lead.custom.call_at")
+    why = Resumption(None, due)
+    assert step.resume(scope(custom={"call_at": rfc3339(due)}), why) == Done({"until": rfc3339(due)})
+
+
 def test_a_wait_until_a_time_gone_by_does_not_wait() -> None:
     decision = make("wait", until="lead.custom.call_at").begin(
         scope(custom={"call_at": "2020-01-01"}), LeadNow(LEAD, deleted=False)

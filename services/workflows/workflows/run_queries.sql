@@ -64,7 +64,7 @@ FROM run_steps WHERE workspace_id = $1 AND run_id = $2 ORDER BY iteration, place
 
 -- name: read_attempts
 SELECT step_id, iteration, generation, attempt, purpose, state, status, error, started_at, finished_at
-FROM step_attempts WHERE workspace_id = $1 AND run_id = $2 ORDER BY iteration, started_at, attempt;
+FROM step_attempts WHERE workspace_id = $1 AND run_id = $2 ORDER BY iteration, step_id, generation, attempt;
 
 -- name: read_outputs
 SELECT step_id, output FROM run_steps

@@ -132,7 +132,7 @@ async def read_steps(connection: PooledConnection, workspace_id: str, run_id: st
 
 
 async def read_attempts(connection: PooledConnection, workspace_id: str, run_id: str) -> list[Attempt]:
-    """Every outside call of every step, in order."""
+    """Every outside call, in order within each step; workers' clocks have no say in it."""
     return [Attempt(**record) for record in await connection.fetch(queries["read_attempts"], workspace_id, run_id)]
 
 

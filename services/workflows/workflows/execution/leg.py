@@ -56,8 +56,8 @@ class Leg:
         progress = self._progress
         row = progress.row()
         goes_on = True
-        if row is not None and row.state is StepState.SUCCEEDED:
-            # Retried after a cancellation that had let the step finish.
+        if row is not None and row.state is StepState.SUCCEEDED and progress.step.ways():
+            # Retried after a cancellation that had let the step finish. A stop is taken again: nothing comes after it.
             goes_on = await progress.go_on()
         while goes_on:
             if self._stopping.is_set():

@@ -53,18 +53,18 @@ class Wait(PausingStep):
         del now
         if self.duration is not None:
             return Pause(seconds=parse_duration(self.duration).total_seconds())
-        return self._until(scope)
+        return self._until(scope, utcnow())
 
     def resume(self, scope: Scope, why: Resumption) -> Done | Pause:
         if self.duration is not None:
             return Done({"until": rfc3339(why.due_at)} if why.due_at else {})
-        return self._until(scope)
+        now = utcnow()  # the time that was waited for has come, by the database's clock: this one may be behind
+        return self._until(scope, max(now, why.due_at or now))
 
-    def _until(self, scope: Scope) -> Done | Pause:
+    def _until(self, scope: Scope, now: datetime) -> Done | Pause:
         if self.until is None:
             raise AssertionError("the model has either duration or until")
         moment = self._read(self.until.find(scope))
-        now = utcnow()
         if moment <= now:
             return Done({"until": rfc3339(moment)})
         if moment - now > LONGEST:

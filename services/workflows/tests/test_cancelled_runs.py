@@ -1,0 +1,57 @@
+"""What a run that was cancelled at an awkward moment does when it is retried, and how its calls are shown."""
+
+import threading
+from typing import Any
+
+from services.workflows.tests.conftest import Application, Desk
+from services.workflows.tests.neighbours import Reply
+from tests.support.fixtures import eventually
+
+
+def hook(desk: Desk, path: str, **fields: Any) -> dict[str, Any]:
+    return {"id": f"call_{path}", "type": "http_request", "url": desk.url(path), **fields}
+
+
+async def cancelled_during(desk: Desk, *steps: dict[str, Any]) -> str:
+    """A run of a call and these steps, cancelled while the call was out."""
+    gate = threading.Event()
+    desk.neighbours.script("/hooks/first", Reply(hold=gate))
+    await desk.know_lead()
+    run_id = await desk.start(await desk.define(hook(desk, "first"), *steps))
+
+    async def called() -> Any:
+        return desk.neighbours.received("/hooks/first")
+
+    await eventually(called)
+    await desk.steer(run_id, "cancel")
+    gate.set()
+    await desk.until(run_id, "cancelled")
+    return run_id
+
+
+async def test_a_stop_that_a_cancellation_overtook_still_stops(desk: Desk, worker: Application) -> None:
+    check = {
+        "id": "c",
+        "type": "condition",
+        "if": "steps.call_first.status == 200",
+        "then": [{"id": "end", "type": "stop"}],
+    }
+    run_id = await cancelled_during(desk, check, hook(desk, "behind"))
+    await desk.steer(run_id, "retry")
+    run = await desk.until(run_id, "completed")
+    assert [step["id"] for step in run["steps"]] == ["call_first", "c", "end"]
+    assert not desk.neighbours.received("/hooks/behind")
+    assert len(desk.neighbours.received("/hooks/first")) == 1
+
+
+async def test_attempts_are_shown_in_their_order_whatever_the_workers_clocks_said(
+    desk: Desk, worker: Application
+) -> None:
+    desk.neighbours.script("/hooks/a", Reply(400))
+    await desk.know_lead()
+    run_id = await desk.start(await desk.define(hook(desk, "a")))
+    await desk.until(run_id, "failed")
+    await desk.database.execute("UPDATE step_attempts SET started_at = now() + interval '1 hour'")
+    await desk.steer(run_id, "retry")
+    run = await desk.until(run_id, "completed")
+    assert [(a["generation"], a["state"]) for a in run["steps"][0]["attempts"]] == [(0, "failed"), (1, "succeeded")]
