@@ -149,6 +149,33 @@ async def test_users_are_copied_and_the_newest_version_wins(desk: Desk, worker: 
     ]
 
 
+async def test_what_comes_late_never_turns_a_copy_back(desk: Desk, worker: Application) -> None:
+    """Each event by itself, so that the database's own order of versions is what decides."""
+    lead = make_lead(email="a@example.com", score=1)
+    newest = (
+        lead_event("lead.deleted", {**lead, "version": 3, "score": 3}),
+        user_event("user.disabled", "user_a", 3, active=False),
+        crm_event("crm.lead.synced", "lead_1", 3, version=3),
+    )
+    late = (
+        lead_event("lead.updated", {**lead, "version": 2, "score": 2}, ["score"], {"score": 1}),
+        user_event("user.updated", "user_a", 2),
+        crm_event("crm.lead.failed", "lead_1", 2, version=2),
+    )
+    await desk.publish(*newest)
+    await taken(desk, 3)
+    await desk.publish(*late)
+    await taken(desk, 6)
+    view = await desk.database.fetchrow("SELECT version, deleted, lead ->> 'score' FROM lead_view")
+    user = await desk.database.fetchrow("SELECT version, active FROM users")
+    crm = await desk.database.fetchrow("SELECT version, type FROM crm_view")
+    assert [tuple(row) for row in (view, user, crm) if row is not None] == [
+        (3, True, "3"),
+        (3, False),
+        (3, "crm.lead.synced"),
+    ]
+
+
 async def test_what_a_crm_said_last_is_kept(desk: Desk, worker: Application) -> None:
     await desk.publish(
         crm_event("crm.lead.synced", "lead_1", 2, version=5),

@@ -5,6 +5,7 @@ import signal
 import threading
 from typing import Any
 
+import asyncpg
 import pytest
 
 from chassis.leases import Lease, LeaseLost
@@ -123,6 +124,7 @@ async def test_a_write_under_an_older_lease_is_refused(desk: Desk, session_appli
         assert not await store.renew_lease(connection, old, "old", 30)
         assert await store.renew_lease(connection, new, "new", 30)
         assert await store.leave_claimed(connection, old, "old", store.Departure(State.COMPLETED, "end")) is None
+        await store.keep_claimed(connection, old, "old", "elsewhere", 300)
     journal = Journal(own, old, plan, Lease("old", 30), Vault(SECRET_KEYS))
 
     async def finish(page: Page) -> None:
@@ -130,6 +132,26 @@ async def test_a_write_under_an_older_lease_is_refused(desk: Desk, session_appli
 
     with pytest.raises(LeaseLost):
         await journal.write("end", finish)
-    row = await desk.database.fetchrow("SELECT state, lease_token, lost_leases FROM runs WHERE id = $1", run_id)
+    row = await desk.database.fetchrow(
+        "SELECT state, lease_token, lost_leases, step_id FROM runs WHERE id = $1", run_id
+    )
     assert row is not None
-    assert tuple(row) == ("running", "new", 1)
+    assert tuple(row) == ("running", "new", 1, "end")
+
+    async def look_at_the_lock(_page: Page) -> None:
+        with pytest.raises(asyncpg.LockNotAvailableError):
+            await desk.database.execute("SELECT 1 FROM runs WHERE id = $1 FOR UPDATE NOWAIT", run_id)
+
+    await Journal(own, new, plan, Lease("new", 30), Vault(SECRET_KEYS)).write("end", look_at_the_lock)
+
+
+async def test_workers_that_claim_at_once_share_the_runs_without_waiting_for_each_other(desk: Desk) -> None:
+    await desk.know_lead()
+    workflow_id = await desk.define(STOP)
+    runs = {await desk.start(workflow_id) for _ in range(4)}
+    async with desk.pool() as one, desk.pool() as two, one.transaction():
+        first = await store.claim_runs(one, 3, "one", 30)
+        async with asyncio.timeout(2):  # the first claim is not committed yet
+            second = await store.claim_runs(two, 3, "two", 30)
+    assert [len(first), len(second)] == [3, 1]
+    assert {run.id for run in (*first, *second)} == runs
