@@ -3,12 +3,16 @@
 import asyncio
 from typing import Any
 
+import asyncpg
 import orjson
+import pytest
 
 from chassis.context import Context
+from chassis.database import Transaction
 from services.workflows.tests.conftest import Application, Desk, StartWorker, created
 from services.workflows.tests.neighbours import crm_event, lead_event, make_lead, user_event
 from tests.support.fixtures import eventually
+from workflows.consuming import EventsConsumer
 
 STOP = {"id": "end", "type": "stop"}
 ON_CREATED = {"type": "event", "event": "lead.created"}
@@ -62,6 +66,28 @@ async def test_each_event_has_its_effect_once_however_often_and_in_whatever_orde
         assert sorted(leads) == sorted({f"lead_{number}" for number in range(10)})
     versions = await desk.database.fetch("SELECT version FROM lead_view")
     assert {record["version"] for record in versions} == {2}
+
+
+async def test_a_run_begins_with_the_inbox_row_of_its_event_or_not_at_all(
+    desk: Desk, start_worker: StartWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What follows in the transaction fails after the run was inserted: by the database's trouble, then by the event's own fault."""
+    troubles: list[Exception] = [asyncpg.ConnectionDoesNotExistError("cut"), LookupError("a fault")]
+    wake_runs = EventsConsumer._wake_runs
+
+    async def fail_at_first(consumer: EventsConsumer, tx: Transaction, happenings: Any) -> None:
+        if troubles:
+            raise troubles.pop(0)
+        await wake_runs(consumer, tx, happenings)
+
+    monkeypatch.setattr(EventsConsumer, "_wake_runs", fail_at_first)
+    workflow_id = await desk.define(STOP, trigger=ON_CREATED)
+    await start_worker()
+    await desk.publish(created(make_lead(email="a@example.com")))
+    await taken(desk, 1)
+    assert troubles == []
+    [run] = await desk.runs(workflow_id)
+    await desk.until(run["id"], "completed")
 
 
 async def test_only_the_events_that_match_start_a_run(desk: Desk, worker: Application) -> None:

@@ -189,6 +189,16 @@ async def test_a_header_that_ends_in_an_empty_value_is_sent_without_the_space(de
     assert run["state"] == "completed", run
 
 
+@pytest.mark.parametrize(
+    "host", ["127.0.0.1", "10.0.0.1", "169.254.169.254", "[::1]", "[::ffff:10.0.0.1]", "localhost"]
+)
+async def test_a_private_address_is_never_called(desk: Desk, worker: Application, host: str) -> None:
+    await desk.know_lead()
+    step = {"id": "call", "type": "http_request", "url": f"https://{host}/", "on_unknown": "retry"}
+    run = await desk.until(await desk.start(await desk.define(step)), "failed", "retrying", "needs_attention")
+    assert (run["state"], "is not a public address" in run["error"]) == ("failed", True)
+
+
 async def test_a_retry_after_that_is_no_number_counts_as_none(desk: Desk, start_worker: StartWorker) -> None:
     await start_worker(lease_seconds=1.0)
     desk.neighbours.script("/hooks/a", Reply(503, headers={"retry-after": "²"}))

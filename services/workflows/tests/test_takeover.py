@@ -112,6 +112,55 @@ async def test_a_run_that_kills_its_workers_is_shown_instead_of_tried_for_ever(
     await desk.until(run_id, "completed")
 
 
+async def test_leases_lost_at_one_place_do_not_count_at_the_next(desk: Desk, start_worker: StartWorker) -> None:
+    gate = threading.Event()
+    desk.neighbours.script("/hooks/b", Reply(hold=gate))
+    run_id = await started(
+        desk, hook(desk), hook(desk, "b", id="second"), {"id": "w", "type": "wait", "duration": "1h"}
+    )
+
+    async def lost() -> int:
+        return int(await desk.database.fetchval("SELECT lost_leases FROM runs WHERE id = $1", run_id))
+
+    await desk.database.execute(
+        "UPDATE runs SET state = 'running', lease_token = 'dead', lost_leases = 3, due_at = now()"
+    )
+    await start_worker()
+
+    async def at_the_second() -> Any:
+        return desk.neighbours.received("/hooks/b")
+
+    await eventually(at_the_second)
+    assert await lost() == 0
+    await desk.database.execute("UPDATE runs SET lost_leases = 3")
+    gate.set()
+    await desk.until(run_id, "waiting")
+    assert await lost() == 0
+
+
+async def test_a_call_that_a_dead_worker_left_open_is_unknown_when_the_run_is_cancelled(
+    desk: Desk, start_worker: StartWorker
+) -> None:
+    run_id = await started(desk, hook(desk, on_unknown="retry"), STOP)
+    await desk.database.execute("UPDATE runs SET state = 'running', lease_token = 'dead', due_at = now()")
+    await desk.database.execute(
+        """INSERT INTO run_steps (workspace_id, run_id, iteration, step_id, generation, type, state, place, attempts, started_at)
+           VALUES ('ws_1', $1, 0, 'call', 0, 'http_request', 'running', 0, 1, now())""",
+        run_id,
+    )
+    await desk.database.execute(
+        """INSERT INTO step_attempts (workspace_id, run_id, iteration, step_id, generation, attempt, purpose, state, started_at)
+           VALUES ('ws_1', $1, 0, 'call', 0, 1, 'call', 'calling', now())""",
+        run_id,
+    )
+    await desk.steer(run_id, "cancel")
+    await start_worker()
+    run = await desk.until(run_id, "cancelled")
+    assert [attempt["state"] for attempt in run["steps"][0]["attempts"]] == ["unknown"]
+    assert run["steps"][0]["state"] == "unknown"
+    assert not desk.neighbours.received("/hooks/a")
+
+
 async def test_a_write_under_an_older_lease_is_refused(desk: Desk, session_application: Application) -> None:
     """The fence by itself: the old holder believes in its lease, but another worker has claimed the run meanwhile."""
     run_id = await started(desk, STOP)

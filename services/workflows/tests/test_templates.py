@@ -1,6 +1,7 @@
 """Templates fill in paths, and do nothing else."""
 
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 import pytest
 from hypothesis import given
@@ -103,6 +104,23 @@ def test_values_in_a_url_are_percent_encoded() -> None:
 def test_an_empty_value_in_a_url_is_an_error() -> None:
     with pytest.raises(TemplateError, match=r"lead\.company is empty"):
         Template("https://a.example/{{ lead.company }}/delete").render_url(SCOPE)
+
+
+@pytest.mark.parametrize(
+    "value", [".", "..", "...", "/", "/..", "../x", "?a=1", "#x", "\\..", "a b", "%2e%2e", "\r\nx", "é"]
+)
+def test_a_value_never_becomes_a_part_of_a_urls_structure(value: str) -> None:
+    """RFC 3986: dot segments, and the characters that divide a URL, are the template's own only."""
+    template = Template("https://a.example/x/{{ lead.custom.v }}/delete?q={{ lead.email }}")
+    scope = {"lead": {"email": "e", "custom": {"v": value}}}
+    if not value.strip("."):
+        with pytest.raises(TemplateError, match=r"lead\.custom\.v is only dots"):
+            template.render_url(scope)
+        return
+    parts = urlsplit(template.render_url(scope))
+    _, x, middle, delete = parts.path.split("/")
+    assert (x, unquote(middle), delete, parts.query, parts.fragment) == ("x", value, "delete", "q=e", "")
+    assert middle.isascii()
 
 
 def test_json_keeps_its_shape_and_the_values_their_types() -> None:

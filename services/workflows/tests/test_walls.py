@@ -1,0 +1,118 @@
+"""Two workspaces whose rows have the same ids: nothing that is asked, steered or announced in one is seen or moved in the other.
+
+Ids are made up at random, so a query that forgot the workspace would find nothing foreign in any other test.
+"""
+
+from typing import Any
+
+import asyncpg
+import orjson
+
+from services.workflows.tests.conftest import TABLES, Application, Desk
+from services.workflows.tests.neighbours import Reply, lead_event
+from tests.support.fixtures import eventually, owner_dsn
+from tests.support.servers import TestServers
+
+STOP = {"id": "end", "type": "stop"}
+SHARED = ("outbox", "inbox", "inbox_suspects", "idempotency_keys")
+"""Tables of the chassis."""
+OWN = tuple(table for table in reversed(TABLES) if table not in SHARED)
+CHANGED = {
+    "workflows": {"trigger_event": "lead.created"},
+    "workflow_versions": {"definition": {"name": "theirs", "trigger": {}, "steps": [], "allow_reentry": True}},
+    "secrets": {"sealed": "theirs"},
+    "rotations": {"last_user_id": "theirs"},
+    "users": {"active": False},
+    "lead_view": {"lead": {"stage": "theirs"}, "version": 900},
+    "crm_view": {"data": {"external_id": "theirs"}},
+    "runs": {"error": "theirs", "origin": "theirs"},
+    "run_steps": {"error": "theirs", "output": {"owner_id": "theirs"}},
+    "step_attempts": {"error": "theirs"},
+}
+
+
+async def make_twin(servers: TestServers, dsn: str) -> None:
+    """Copy every row of ws_1 into ws_2 under the same ids, with other contents."""
+    connection = await asyncpg.connect(owner_dsn(servers, dsn))
+    try:
+        await connection.execute(
+            "SET session_replication_role = replica"
+        )  # runs are not born in the states they are copied in
+        for table in OWN:
+            await connection.execute(
+                f"INSERT INTO {table} SELECT (jsonb_populate_record(NULL::{table}, to_jsonb(t) || $1)).* "
+                f"FROM {table} t WHERE workspace_id = 'ws_1'",
+                orjson.dumps({"workspace_id": "ws_2", **CHANGED[table]}).decode(),
+            )
+    finally:
+        await connection.close()
+
+
+async def rows(desk: Desk, workspace: str) -> dict[str, list[str]]:
+    return {
+        table: [
+            str(record["line"])
+            for record in await desk.database.fetch(
+                f"SELECT to_jsonb(t)::text AS line FROM {table} t WHERE workspace_id = $1 ORDER BY 1", workspace
+            )
+        ]
+        for table in OWN
+    }
+
+
+async def shown(desk: Desk, workflows: list[str], runs: list[str]) -> dict[str, bytes]:
+    """What every route shows."""
+    paths = ["/api/workflows", "/api/runs", "/api/runs?lead_id=lead_1"]
+    for workflow_id in workflows:
+        paths += [f"/api/workflows/{workflow_id}{end}" for end in ("", "/versions", "/status", "/runs")]
+    paths += [f"/api/runs/{run_id}" for run_id in runs]
+    answers = {path: await desk.api.get(path) for path in paths}
+    assert {answer.status_code for answer in answers.values()} == {200}
+    return {path: answer.content for path, answer in answers.items()}
+
+
+async def test_workspaces_with_the_same_ids_do_not_meet(desk: Desk, worker: Application, servers: TestServers) -> None:
+    lead = await desk.know_lead()
+    await desk.know_users("user_a", "user_b")
+    secret = {"X-Key": {"secret": "topsecret-1"}}
+    wait = {"id": "w", "type": "wait_for_event", "event": "lead.updated", "timeout": "1h"}
+    long = await desk.define(
+        {"id": "owner", "type": "assign_owner", "users": ["user_a", "user_b"]},
+        {"id": "call", "type": "http_request", "url": desk.url("a"), "headers": secret},
+        {**wait, "condition": 'lead.stage == "qualified" && steps.owner.owner_id == "user_a"'},
+        STOP,
+        trigger={"type": "event", "event": "lead.updated"},
+    )
+    desk.neighbours.script("/hooks/b", Reply(400))
+    failing = await desk.define({"id": "call", "type": "http_request", "url": desk.url("b")})
+    pausing, archived = [await desk.define({"id": "w", "type": "wait", "duration": "1h"}) for _ in range(2)]
+    workflows = [long, failing, pausing, archived]
+    runs = [await desk.start(workflow_id) for workflow_id in workflows]
+    for run_id in runs:
+        await desk.until(run_id, "waiting", "failed")
+
+    before = await shown(desk, workflows, runs)
+    await make_twin(servers, desk.dsn)
+    theirs = await rows(desk, "ws_2")
+    assert {table for table in OWN if not theirs[table]} == {"crm_view"}
+    assert await shown(desk, workflows, runs) == before
+
+    document = (await desk.api.get(f"/api/workflows/{long}")).json()
+    document["steps"][3]["reason"] = "another version"
+    assert (await desk.api.put(f"/api/workflows/{long}", json=document)).status_code == 200
+    await desk.steer(runs[1], "retry")
+    await desk.steer(runs[2], "cancel")
+    assert (await desk.api.delete(f"/api/workflows/{archived}?runs=cancel")).status_code == 204
+    await desk.publish(
+        lead_event("lead.updated", {**lead, "version": 9, "stage": "qualified"}, ["stage"], {"stage": "new"})
+    )
+    ends = [(await desk.until(run_id, "completed", "cancelled"))["state"] for run_id in runs]
+    assert ends == ["completed", "completed", "cancelled", "cancelled"]
+
+    async def second_run() -> Any:
+        return [run for run in await desk.runs(long) if run["version"] == 2]
+
+    [second] = await eventually(second_run)
+    await desk.until(second["id"], "waiting")  # user_b has its turn, which the condition does not wait for
+    assert [call.headers["x-key"] for call in desk.neighbours.received("/hooks/a")] == ["topsecret-1"] * 2
+    assert await rows(desk, "ws_2") == theirs
