@@ -17,7 +17,7 @@ STOP = {"id": "end", "type": "stop"}
 SHARED = ("outbox", "inbox", "inbox_suspects", "idempotency_keys")
 """Tables of the chassis."""
 OWN = tuple(table for table in reversed(TABLES) if table not in SHARED)
-CHANGED = {
+CHANGED: dict[str, dict[str, Any]] = {
     "workflows": {"trigger_event": "lead.created"},
     "workflow_versions": {"definition": {"name": "theirs", "trigger": {}, "steps": [], "allow_reentry": True}},
     "secrets": {"sealed": "theirs"},
