@@ -149,6 +149,17 @@ async def test_a_call_that_may_have_worked_is_asked_about_and_repeated_with_its_
     assert len(keys) == 1
 
 
+async def test_a_call_that_was_looked_up_and_had_not_arrived_can_be_known_to_have_failed(
+    desk: Desk, worker: Application
+) -> None:
+    desk.neighbours.script("/hooks/a", Reply(504), Reply(503))
+    desk.neighbours.script("/hooks/look", Reply(404))
+    await desk.know_lead(email="a@example.com")
+    doubt = {"on_unknown": "verify", "verify": {"url": desk.url("look")}, "retry": {"attempts": 3, "backoff": "1s"}}
+    run = await desk.until(await desk.start(await desk.define(hook(desk, **doubt))), "failed", "needs_attention")
+    assert (run["state"], len(desk.neighbours.received("/hooks/a"))) == ("failed", 2)
+
+
 async def test_a_look_up_added_in_a_later_version_serves_the_call_that_was_made_before(
     desk: Desk, start_worker: StartWorker
 ) -> None:
