@@ -43,9 +43,8 @@ class Leg:
                 ended = f"its worker ended {run.lost_leases} times while working on this step"
                 await progress.ask_somebody(progress.plan.unreadable or ended)
                 return
-            if (
-                progress.plan.unreadable
-            ):  # the lease ends by itself: the next worker may be of a release that can read it
+            if progress.plan.unreadable:
+                # The lease ends by itself: the next worker may be of a release that can read it.
                 raise DefinitionUnreadable(progress.plan.unreadable)
             await self._advance()
         except RunCancelled:
