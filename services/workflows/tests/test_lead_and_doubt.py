@@ -155,7 +155,11 @@ async def test_a_call_that_was_looked_up_and_had_not_arrived_can_be_known_to_hav
     desk.neighbours.script("/hooks/a", Reply(504), Reply(503))
     desk.neighbours.script("/hooks/look", Reply(404))
     await desk.know_lead(email="a@example.com")
-    doubt = {"on_unknown": "verify", "verify": {"url": desk.url("look")}, "retry": {"attempts": 3, "backoff": "1s"}}
+    doubt: dict[str, Any] = {
+        "on_unknown": "verify",
+        "verify": {"url": desk.url("look")},
+        "retry": {"attempts": 3, "backoff": "1s"},
+    }
     run = await desk.until(await desk.start(await desk.define(hook(desk, **doubt))), "failed", "needs_attention")
     assert (run["state"], len(desk.neighbours.received("/hooks/a"))) == ("failed", 2)
 

@@ -356,6 +356,18 @@ async def test_what_the_world_answers_is_told_apart(
         assert outcome.retry_after == (3 if outcome.status == 429 else None)
 
 
+@pytest.mark.parametrize("method", ["PUT", "DELETE"])
+@pytest.mark.parametrize("policy", ["stop", "verify"])
+async def test_a_gateways_answer_is_unknown_where_the_step_says_that_repeating_matters(
+    method: str, policy: str
+) -> None:
+    verify = {"verify": {"url": "https://a.example/"}} if policy == "verify" else {}
+    step: CallingStep = make("http_request", method=method, url="https://a.example/", on_unknown=policy, **verify)
+    for status in (502, 504):
+        outcome = await step.perform(await step.prepare(scope(), Desk()), call(Outside(outbound(status))))
+        assert isinstance(outcome, Unknown)
+
+
 @pytest.mark.parametrize(
     ("fields", "policy"),
     [
@@ -380,6 +392,16 @@ def test_what_follows_an_unknown_outcome_depends_on_method_and_wish(fields: dict
         (None, outbound(404), Failed),
         ("size(response.body.items) > 0", outbound(200, b'{"items": [1]}'), Succeeded),
         ("size(response.body.items) > 0", outbound(200, b'{"items": []}'), Failed),
+        (None, outbound(410), Failed),
+        (None, outbound(204, b""), Failed),
+        ("size(response.body.items) > 0", outbound(404, b'{"detail": "none"}'), Failed),
+        ("response.status == 302", outbound(302), Succeeded),
+        (None, outbound(302), Unknown),
+        (None, outbound(401), Unknown),
+        (None, outbound(403), Unknown),
+        ("size(response.body.items) > 0", outbound(403, b'{"items": []}'), Unknown),
+        ("size(response.body.items) > 0", outbound(200, b'{"detail": "another shape"}'), Unknown),
+        ("size(response.body.items) > 0", outbound(200, b"<html>"), Unknown),
         (None, outbound(500), Unknown),
         (None, outbound(429), Unknown),
         (None, OutboundFailed("cut", sent=True), Unknown),

@@ -35,6 +35,9 @@ MAX_TIMEOUT_SECONDS = 10
 MAX_URL_CHARACTERS = 2000
 SAFE_TO_REPEAT = frozenset({"GET", "HEAD", "PUT", "DELETE"})
 """Idempotent by their definition (RFC 9110, 9.2.2): repeated unless the step says otherwise."""
+WITHOUT_EFFECT = frozenset({"GET", "HEAD"})
+SAYS_ABSENT = frozenset({404, 410})
+"""Besides 2xx, the answers to a look-up from which follows that a call did not arrive: a 403, say, tells nothing about that."""
 
 _HOST = re.compile(r"https?://[^/?#{}\s]+(?:[/?#]|$)")
 _PLACEHOLDER = re.compile(r"\{\{.*?\}\}")
@@ -188,13 +191,18 @@ class HttpRequest(CallingStep):
         return await self._send(request["method"], request["url"], headers, content, call)
 
     async def verify(self, request: Mapping[str, Any], call: Call) -> Outcome:
-        """Found: succeeded, with the look-up's answer as output. Not found: failed, and may be tried again."""
+        """Found: succeeded, with the look-up's answer as output. Not found: failed, and may be tried again. Else unknown: what cannot
+        be told must not be repeated."""
         wanted = request["verify"]
         outcome = await self._look_up(wanted["url"], _sent_headers(wanted["headers"], call), call)
         if self.verify_with is None or not isinstance(outcome, Succeeded):
             return outcome
-        if self.verify_with.found.judge(bounded({"response": outcome.output})).met:
+        status, verdict = outcome.output["status"], self.verify_with.found.judge(bounded({"response": outcome.output}))
+        if verdict.met:
             return outcome
+        if status not in SAYS_ABSENT and (verdict.note or not 200 <= status < 300):
+            reason = verdict.note if 200 <= status < 300 else f"answered {status}"
+            return Unknown(f"could not be looked up: {reason}", status=status)
         return Failed("looked up: it did not arrive", retryable=True, status=outcome.status)
 
     async def _look_up(self, url: str, headers: dict[str, str], call: Call) -> Outcome:
@@ -214,9 +222,10 @@ class HttpRequest(CallingStep):
         except OutboundRefused as error:
             return Failed(str(error), retryable=False)
         except OutboundFailed as error:
-            has_effect = error.sent and method not in ("GET", "HEAD")
+            has_effect = error.sent and method not in WITHOUT_EFFECT
             return Unknown(str(error)) if has_effect else Failed(str(error), retryable=True)
-        return to_outcome(answer, call.secrets, may_have_worked=method not in SAFE_TO_REPEAT)
+        repeating_matters = method not in SAFE_TO_REPEAT or self.unknown_policy != "retry"
+        return to_outcome(answer, call.secrets, may_have_worked=method not in WITHOUT_EFFECT and repeating_matters)
 
     def _timeout_seconds(self) -> float:
         return parse_duration(self.timeout).total_seconds()
