@@ -171,10 +171,17 @@ def test_a_condition_sees_a_bounded_world() -> None:
     for _ in range(30):
         deep = {"x": deep}
     seen = bounded(
-        {"text": "x" * 50_000, "items": list(range(5_000)), "deep": deep, "nan": float("nan"), "when": object()}
+        {
+            "text": "x" * 50_000,
+            "items": list(range(5_000)),
+            "fields": dict.fromkeys(map(str, range(5_000))),
+            "deep": deep,
+            "nan": float("nan"),
+            "when": object(),
+        }
     )
     assert len(seen["text"]) == 10_000
-    assert len(seen["items"]) == 1_000
+    assert len(seen["items"]) == len(seen["fields"]) == 1_000
     assert seen["nan"] is None
     assert seen["when"] is None
     depth = 0

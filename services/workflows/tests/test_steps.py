@@ -152,7 +152,9 @@ def test_a_wait_until_a_time_gone_by_does_not_wait() -> None:
     assert decision == Done({"until": "2020-01-01T00:00:00.000Z"})
 
 
-@pytest.mark.parametrize("value", [None, 5, "soon", "", "9999-01-01T00:00:00Z", ["2026-01-01"]])
+@pytest.mark.parametrize(
+    "value", [None, 5, "soon", "", "9999-01-01T00:00:00Z", "0001-01-01T00:00:00+14:00", ["2026-01-01"]]
+)
 def test_a_wait_until_what_is_no_time_fails_the_step(value: Any) -> None:
     with pytest.raises(StepFailed, match=r"lead\.custom\.call_at"):
         make("wait", until="lead.custom.call_at").begin(scope(custom={"call_at": value}), LeadNow(LEAD, deleted=False))

@@ -75,6 +75,6 @@ class Wait(PausingStep):
         """A time in RFC 3339; a date alone is its first moment, and a time without zone is in UTC."""
         try:
             moment = datetime.fromisoformat(value)
-        except (TypeError, ValueError):
+            return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+        except (TypeError, ValueError, OverflowError):  # OverflowError: outside the years 1 to 9999 in UTC
             raise StepFailed(f"{self.until} holds no time") from None
-        return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
