@@ -3,9 +3,10 @@
 import threading
 from typing import Any
 
-from services.workflows.tests.conftest import Application, Desk
+from services.workflows.tests.conftest import Application, Desk, StartWorker
 from services.workflows.tests.neighbours import Reply
 from tests.support.fixtures import eventually
+from workflows.engine.run import CANCELLABLE, State
 
 
 def hook(desk: Desk, path: str, **fields: Any) -> dict[str, Any]:
@@ -55,3 +56,34 @@ async def test_attempts_are_shown_in_their_order_whatever_the_workers_clocks_sai
     await desk.steer(run_id, "retry")
     run = await desk.until(run_id, "completed")
     assert [(a["generation"], a["state"]) for a in run["steps"][0]["attempts"]] == [(0, "failed"), (1, "succeeded")]
+
+
+async def test_archiving_cancels_runs_in_every_open_state(desk: Desk, start_worker: StartWorker) -> None:
+    await desk.know_lead()
+    workflow_id = await desk.define({"id": "end", "type": "stop"})
+    for state in CANCELLABLE:
+        run_id = await desk.start(workflow_id)
+        if state is State.SUSPENDED:
+            await desk.database.execute("DELETE FROM runs WHERE id = $1", run_id)
+            await desk.database.execute(
+                """INSERT INTO runs (workspace_id, id, workflow_id, version, lead_id, state, error, step_id, trigger, origin, chain)
+                   VALUES ('ws_1', $1, $2, 1, 'lead_1', 'suspended', 'loop: x', 'end', $3, 'system', '{}')""",
+                run_id,
+                workflow_id,
+                '{"changed": [], "previous": {}}',
+            )
+        elif state is not State.QUEUED:
+            await desk.database.execute("UPDATE runs SET state = 'running', lease_token = 't' WHERE id = $1", run_id)
+            if state is not State.RUNNING:
+                await desk.database.execute(
+                    "UPDATE runs SET state = $2, lease_token = NULL, error = 'x' WHERE id = $1", run_id, state
+                )
+    assert {run["state"] for run in await desk.runs(workflow_id)} == set(CANCELLABLE)
+    assert (await desk.api.delete(f"/api/workflows/{workflow_id}?runs=cancel")).status_code == 204
+    await desk.database.execute("UPDATE runs SET due_at = now()")  # the lease of the one that ran is over
+    await start_worker()
+
+    async def all_cancelled() -> bool:
+        return {run["state"] for run in await desk.runs(workflow_id)} == {"cancelled"}
+
+    await eventually(all_cancelled)

@@ -110,6 +110,17 @@ async def test_only_the_events_that_match_start_a_run(desk: Desk, worker: Applic
     assert await desk.runs(archived) == await desk.runs(manual) == []
 
 
+async def test_conditions_are_judged_over_a_bounded_lead(desk: Desk, worker: Application) -> None:
+    """What a condition costs depends on what it reads: lists are cut at 1,000 items, for triggers and for steps."""
+    condition = "size(lead.custom.big) == 1000"
+    check = {"id": "c", "type": "condition", "if": condition, "else": [{**STOP, "outcome": "failed"}]}
+    workflow_id = await desk.define(check, trigger={**ON_CREATED, "condition": condition})
+    await desk.publish(created(make_lead(email="a@example.com", custom={"big": list(range(1500))})))
+    await taken(desk, 1)
+    [run] = await desk.runs(workflow_id)
+    await desk.until(run["id"], "completed")
+
+
 async def test_an_old_event_still_starts_its_workflow(desk: Desk, worker: Application) -> None:
     await desk.know_lead(version=9)
     workflow_id = await desk.define(STOP, trigger=ON_CREATED)

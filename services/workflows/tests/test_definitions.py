@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import cel
 import pytest
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
@@ -345,6 +346,22 @@ def test_a_step_that_some_way_reaches_is_fine(steps: list[Any]) -> None:
 def test_too_many_steps_are_refused() -> None:
     steps = [{"id": f"s{number}", "type": "wait", "duration": "1s"} for number in range(MAX_STEPS + 1)]
     assert f"at most {MAX_STEPS} steps" in complaints(definition(*steps))["/steps"]
+
+
+def test_steps_beyond_the_limit_are_not_even_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled: list[str] = []
+    compile_text = cel.compile
+
+    def count(text: str) -> Any:
+        compiled.append(text)
+        return compile_text(text)
+
+    monkeypatch.setattr(cel, "compile", count)
+    many = [{"id": f"s{number}", "type": "condition", "if": f"lead.score > {number}0001"} for number in range(200)]
+    for steps in (many, [{**many[0], "then": many[1:]}]):
+        compiled.clear()
+        assert f"at most {MAX_STEPS} steps" in complaints(definition(*steps))["/steps"]
+        assert len(compiled) <= MAX_STEPS
 
 
 def test_nested_steps_count_too() -> None:

@@ -161,6 +161,21 @@ async def test_a_call_that_a_dead_worker_left_open_is_unknown_when_the_run_is_ca
     assert not desk.neighbours.received("/hooks/a")
 
 
+async def test_a_secret_that_was_moved_to_another_row_is_never_sent(desk: Desk, start_worker: StartWorker) -> None:
+    """The seal is tied to workspace and id: who can write the table cannot make a workflow send another one's secret."""
+    others = hook(desk, headers={"X-Key": {"secret": "secret of others"}})
+    await desk.define(others)
+    run_id = await started(desk, hook(desk, headers={"X-Key": {"secret": "own secret"}}, on_unknown="retry"))
+    moved = "UPDATE secrets SET sealed = (SELECT s.sealed FROM secrets s WHERE s.id <> secrets.id)"
+    await desk.database.execute(moved)
+    await desk.database.execute(
+        "UPDATE runs SET state = 'running', lease_token = 'dead', lost_leases = 3, due_at = now()"
+    )
+    await start_worker(lease_seconds=1.0)
+    await desk.until(run_id, "needs_attention")
+    assert not desk.neighbours.received("/hooks/a")
+
+
 async def test_a_write_under_an_older_lease_is_refused(desk: Desk, session_application: Application) -> None:
     """The fence by itself: the old holder believes in its lease, but another worker has claimed the run meanwhile."""
     run_id = await started(desk, STOP)

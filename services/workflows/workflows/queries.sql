@@ -28,11 +28,7 @@ JOIN workflow_versions v ON (v.workspace_id, v.workflow_id, v.version) = (w.work
 WHERE w.workspace_id = $1 AND w.id = $2;
 
 -- name: lock_workflow
-SELECT w.workspace_id, w.id, w.version, v.definition, w.created_at, w.updated_at, w.archived_at
-FROM workflows w
-JOIN workflow_versions v ON (v.workspace_id, v.workflow_id, v.version) = (w.workspace_id, w.id, w.version)
-WHERE w.workspace_id = $1 AND w.id = $2
-FOR NO KEY UPDATE OF w;
+SELECT id FROM workflows WHERE workspace_id = $1 AND id = $2 FOR NO KEY UPDATE;
 
 -- name: list_workflows
 SELECT w.workspace_id, w.id, w.version, v.definition, w.created_at, w.updated_at, w.archived_at

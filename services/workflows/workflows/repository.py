@@ -66,8 +66,12 @@ async def read_workflow(connection: PooledConnection, workspace_id: str, workflo
 
 
 async def lock_workflow(connection: PooledConnection, workspace_id: str, workflow_id: str) -> Workflow:
-    """The same, locked against other writers until the transaction ends."""
-    return _found(await connection.fetchrow(queries["lock_workflow"], workspace_id, workflow_id))
+    """The same, locked against other writers until the transaction ends.
+
+    Locked first, then read: a statement that waited for the lock would join the new version's number with the old version's row.
+    """
+    await connection.execute(queries["lock_workflow"], workspace_id, workflow_id)
+    return await read_workflow(connection, workspace_id, workflow_id)
 
 
 async def list_workflows(
