@@ -89,6 +89,31 @@ async def test_twenty_runs_an_hour_for_one_lead_are_the_limit(desk: Desk, worker
     assert (answer.status_code, answer.json()["state"]) == (201, "suspended")
 
 
+async def test_only_runs_of_the_last_hour_for_this_lead_and_workflow_count(desk: Desk) -> None:
+    await desk.know_lead()
+    workflow_id, other_id = await desk.define(STOP), await desk.define(STOP)
+    for count, workflow, lead_id, state, age in (
+        (19, workflow_id, "lead_1", "queued", "59 minutes"),
+        (30, workflow_id, "lead_1", "queued", "61 minutes"),
+        (30, workflow_id, "lead_1", "suspended", "1 minute"),
+        (30, workflow_id, "lead_2", "queued", "1 minute"),
+        (30, other_id, "lead_1", "queued", "1 minute"),
+    ):
+        await desk.database.execute(
+            """INSERT INTO runs (workspace_id, id, workflow_id, version, lead_id, state, error, step_id, trigger, origin, chain, due_at,
+                                 created_at)
+               SELECT 'ws_1', $1 || $2 || $3 || $4 || n, $1, 1, $2, $3, 'x', 'end', '{}', 'system', '{}', now(), now() - $4::text::interval
+               FROM generate_series(1, $5::integer) AS n""",
+            workflow,
+            lead_id,
+            state,
+            age,
+            count,
+        )
+    states = [(await desk.run(await desk.start(workflow_id)))["state"] for _ in range(2)]
+    assert states == ["queued", "suspended"]
+
+
 async def test_a_chain_from_elsewhere_counts_its_hops(desk: Desk, worker: Application) -> None:
     workflow_id = await desk.define(STOP, trigger={"type": "event", "event": "lead.created"})
     long = Context(origin="workflow:wf_8/run_8", chain=tuple(f"wf_{number}" for number in range(8)))
