@@ -174,9 +174,10 @@ async def test_a_crm_that_was_faster_than_the_wait_is_not_missed(desk: Desk, wor
     assert run["steps"][0]["output"]["event"]["external_id"] == "77"
 
 
+@pytest.mark.parametrize("kind", ["lead", "crm"])
 @pytest.mark.parametrize("first", ["the run looks", "the event comes"])
 async def test_no_event_falls_between_a_look_and_the_wait_that_follows(
-    desk: Desk, start_worker: StartWorker, monkeypatch: pytest.MonkeyPatch, first: str
+    desk: Desk, start_worker: StartWorker, monkeypatch: pytest.MonkeyPatch, first: str, kind: str
 ) -> None:
     """The event's transaction and the registration of the wait are held inside each other, in both orders."""
     lead = await desk.know_lead()
@@ -197,8 +198,10 @@ async def test_no_event_falls_between_a_look_and_the_wait_that_follows(
         await real_apply(consumer, tx, deliveries)
         await pause()
 
-    workflow_id = await desk.define(REPLY, STOP)
+    workflow_id = await desk.define(REPLY if kind == "lead" else CRM, STOP)
     event = lead_event("lead.updated", {**lead, "version": 2, "stage": "qualified"}, ["stage"], {"stage": "new"})
+    if kind == "crm":
+        event = crm_event("crm.lead.synced", "lead_1", 1, version=1)
     if first == "the run looks":
         monkeypatch.setattr(store, "lock_lead", lock_and_pause)
         await start_worker()
