@@ -2,6 +2,8 @@
 
 from base64 import b64encode
 from datetime import UTC, datetime
+from functools import partial
+from typing import Any
 
 import asyncpg
 import msgspec
@@ -11,7 +13,9 @@ from chassis.events import decode, encode
 from chassis.vault import Vault
 from contracts import events as contracts
 from contracts.validation import problems
-from services.workflows.tests.conftest import Desk
+from services.workflows.tests.conftest import Application, Desk
+from services.workflows.tests.neighbours import Reply, lead_event
+from tests.support.fixtures import eventually
 from workflows.consuming import _read
 from workflows.engine.run import State
 from workflows.events import RunFacts, run_event
@@ -59,6 +63,41 @@ def test_the_examples_of_what_is_read_can_be_read(event_type: str) -> None:
         happening = _read(decode(msgspec.json.encode(example)))
         assert happening.lead_id
         assert (happening.change is None) == event_type.startswith("crm.")
+
+
+async def test_each_step_is_told_once_in_order_and_again_only_if_it_was_taken_again(
+    desk: Desk, worker: Application, heard: list[dict[str, Any]]
+) -> None:
+    lead = await desk.know_lead(score=1)
+    desk.neighbours.script("/hooks/a", Reply(400))
+    wait = {"type": "wait_for_event", "event": "lead.updated", "timeout": "1h"}
+    run_id = await desk.start(
+        await desk.define(
+            {"id": "stage", "type": "update_lead", "set": {"stage": "contacted"}},
+            {"id": "one", **wait, "condition": "lead.score > 50"},
+            {"id": "two", **wait, "condition": "lead.score > 90"},
+            {"id": "call", "type": "http_request", "url": desk.url("a")},
+        )
+    )
+
+    async def told(state: str, number: int) -> bool:
+        return any((e["data"]["state"], e["subjectversion"]) == (state, number) for e in heard)
+
+    for number, score in ((1, 60), (2, 95)):
+        await eventually(partial(told, "waiting", number))
+        changed = {**lead, "version": 10 + number, "score": score}
+        await desk.publish(lead_event("lead.updated", changed, ["score"], {"score": 1}))
+    await eventually(partial(told, "failed", 3))
+    await desk.steer(run_id, "retry")
+    await eventually(partial(told, "completed", 4))
+    assert [event["subjectversion"] for event in heard] == [1, 2, 3, 4]
+    steps = [[(s["step_id"], s["outcome"], s["generation"]) for s in event["data"]["steps"]] for event in heard]
+    assert steps == [
+        [("stage", "succeeded", 0), ("one", "waiting", 0)],
+        [("one", "succeeded", 0), ("two", "waiting", 0)],
+        [("two", "succeeded", 0), ("call", "failed", 0)],
+        [("call", "succeeded", 1)],
+    ]
 
 
 async def test_secrets_are_sealed_anew_under_the_current_key(

@@ -29,15 +29,11 @@ def begin(tx: Transaction, plan: Plan, cause: Cause, starts_last_hour: int) -> N
     """A new run, queued; or suspended, which is announced: by the guards, or where nobody here can read what it should do. The caller
     inserts it in the same transaction."""
     context = cause.context
-    reason = (
-        f"definition: {plan.unreadable}"
-        if plan.unreadable
-        else refusal(
-            plan.workflow_id,
-            context.chain,
-            allow_reentry=plan.definition.allow_reentry,
-            starts_last_hour=starts_last_hour,
-        )
+    reason = _unreadable(plan) or refusal(
+        plan.workflow_id,
+        context.chain,
+        allow_reentry=plan.definition.allow_reentry,
+        starts_last_hour=starts_last_hour,
     )
     run = NewRun(
         id=new_id("run"),
@@ -60,6 +56,10 @@ def begin(tx: Transaction, plan: Plan, cause: Cause, starts_last_hour: int) -> N
     else:
         RUNS_STARTED.labels(str(cause.trigger["type"])).inc()
     return run
+
+
+def _unreadable(plan: Plan) -> str | None:
+    return f"definition: {plan.unreadable}" if plan.unreadable else None
 
 
 def _facts(run: NewRun, plan: Plan) -> RunFacts:
