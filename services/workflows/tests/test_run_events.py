@@ -54,6 +54,7 @@ def test_every_event_of_a_run_keeps_its_contract(state: State) -> None:
     steps = [STEP, {**STEP, "state": "waiting", "finished_at": None}, {**STEP, "state": "failed", "error": "x" * 900}]
     event = run_event(FACTS, state, 3, error="why", steps=steps)
     assert problems(msgspec.json.decode(encode(event))) == []
+    assert [len(step["error"] or "") for step in event.data["steps"]] == [0, 0, 500]
     assert (event.origin, event.chain, event.subjectversion) == ("workflow:wf_1/run_1", "conn_1,wf_1", 3)
 
 
@@ -98,6 +99,20 @@ async def test_each_step_is_told_once_in_order_and_again_only_if_it_was_taken_ag
         [("two", "succeeded", 0), ("call", "failed", 0)],
         [("call", "succeeded", 1)],
     ]
+
+
+async def test_a_run_that_pauses_before_anything_was_told_tells_that_it_has_started(
+    desk: Desk, worker: Application, heard: list[dict[str, Any]]
+) -> None:
+    desk.neighbours.script("/hooks/a", Reply(503, headers={"retry-after": "600"}))
+    await desk.know_lead()
+    await desk.start(await desk.define({"id": "call", "type": "http_request", "url": desk.url("a")}))
+
+    async def told() -> list[dict[str, Any]]:
+        return heard
+
+    [event] = await eventually(told)
+    assert (event["type"], event["data"]["state"]) == ("workflow.run.started", "retrying")
 
 
 async def test_secrets_are_sealed_anew_under_the_current_key(

@@ -282,11 +282,14 @@ async def test_one_workspace_cannot_take_every_timer(desk: Desk) -> None:
     assert [(row["workspace_id"], row["n"]) for row in counts] == [("ws_1", 25), ("ws_2", 5)]
 
 
-async def test_a_timer_that_is_on_time_runs_at_once(desk: Desk) -> None:
+async def test_a_timer_that_is_on_time_runs_at_once_and_others_wait_on(desk: Desk) -> None:
     workflow_id = await desk.define({"id": "w", "type": "wait", "duration": "1h"}, STOP)
-    await copy_waiting_runs(desk, workflow_id, "ws_1", 3, late="2 seconds")
+    await copy_waiting_runs(desk, workflow_id, "ws_1", 4, late="2 seconds")
+    await desk.database.execute("UPDATE runs SET due_at = now() + interval '1 minute' WHERE id = 'ws_1_run_4'")
     async with desk.pool() as connection:
-        await store.release_timers(connection, batch=100, per_workspace=25, late_seconds=60, spread_seconds=60)
+        assert (
+            await store.release_timers(connection, batch=100, per_workspace=25, late_seconds=60, spread_seconds=60) == 3
+        )
         assert await connection.fetchval("SELECT count(*) FROM runs WHERE state = 'queued' AND due_at <= now()") == 3
 
 

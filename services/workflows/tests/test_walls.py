@@ -11,6 +11,7 @@ import orjson
 from services.workflows.tests.conftest import TABLES, Application, Desk
 from services.workflows.tests.neighbours import Reply, lead_event
 from tests.support.fixtures import eventually, owner_dsn
+from tests.support.identity import TestIdentity
 from tests.support.servers import TestServers
 
 STOP = {"id": "end", "type": "stop"}
@@ -116,3 +117,15 @@ async def test_workspaces_with_the_same_ids_do_not_meet(desk: Desk, worker: Appl
     await desk.until(second["id"], "waiting")  # user_b has its turn, which the condition does not wait for
     assert [call.headers["x-key"] for call in desk.neighbours.received("/hooks/a")] == ["topsecret-1"] * 2
     assert await rows(desk, "ws_2") == theirs
+
+
+async def test_a_name_is_taken_in_its_own_workspace_only(desk: Desk, identity: TestIdentity) -> None:
+    body = {"name": "Hot leads", "trigger": {"type": "manual"}, "steps": [STOP]}
+    made: dict[str, str] = {}
+    for workspace in ("ws_2", "ws_1", "ws_0"):
+        answer = await desk.api.post("/api/workflows", json=body, headers=identity.headers(workspace=workspace))
+        assert answer.status_code == 201
+        made[workspace] = answer.json()["id"]
+    for workspace, workflow_id in made.items():
+        taken = await desk.api.post("/api/workflows", json=body, headers=identity.headers(workspace=workspace))
+        assert (taken.status_code, taken.json()["existing_id"]) == (409, workflow_id)

@@ -371,12 +371,22 @@ async def test_the_status_counts_states_and_rates(desk: Desk) -> None:
     await desk.database.execute(
         "UPDATE runs SET state = 'failed', lease_token = NULL, error = 'x', finished_at = now() WHERE id = $1", runs[1]
     )
+    old = await desk.start(workflow_id)
+    await desk.start(await desk.define(STOP))
+    ago = "now() - interval '3 hours'"
+    await desk.database.execute(
+        f"UPDATE runs SET state = 'running', lease_token = 't', started_at = {ago} WHERE id = $1", old
+    )
+    await desk.database.execute(
+        f"UPDATE runs SET state = 'completed', lease_token = NULL, finished_at = {ago} WHERE id = $1", old
+    )
     status = (await desk.api.get(f"/api/workflows/{workflow_id}/status")).json()
-    assert status["runs"]["total"] == 3
+    assert status["runs"]["total"] == 4
     counts = {state: count for state, count in status["runs"]["by_state"].items() if count}
-    assert counts == {"completed": 1, "failed": 1, "queued": 1}
+    assert counts == {"completed": 2, "failed": 1, "queued": 1}
     assert status["rates"]["last_hour"] == {"started": 2, "completed": 1, "failed": 1, "success_rate": 0.5}
-    assert status["latest_run"]["id"] == runs[2]
+    assert status["rates"]["last_24_hours"] == {"started": 3, "completed": 2, "failed": 1, "success_rate": 0.6667}
+    assert status["latest_run"]["id"] == old
 
 
 async def test_the_openapi_document_describes_every_operation(api: httpx2.AsyncClient) -> None:
