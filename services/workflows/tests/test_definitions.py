@@ -266,6 +266,7 @@ def test_the_order_of_steps_is_drawn() -> None:
         (definition({**CALL, "sign_with": {"secret": "whsec_%%%"}}), "/steps/0/sign_with", "signing secret"),
         (definition({**CALL, "timeout": "11s"}), "/steps/0/timeout", "at most 10s"),
         (definition({**CALL, "retry": {"attempts": 0}}), "/steps/0/retry/attempts", "greater than or equal to 1"),
+        (definition({**CALL, "retry": {"attempts": 21}}), "/steps/0/retry/attempts", "less than or equal to 20"),
         (definition({**CALL, "retry": {"attempts": 2, "backoff": "1h"}}), "/steps/0/retry/backoff", "at most 5m"),
         (definition({**CALL, "on_unknown": "ignore"}), "/steps/0/on_unknown", "input should be"),
         (definition({**CALL, "on_unknown": "verify"}), "/steps/0", "belong together"),

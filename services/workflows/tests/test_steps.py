@@ -439,6 +439,7 @@ def test_retries_back_off_up_to_five_minutes_and_end() -> None:
         full = min(2**index, 300)
         assert delay is not None
         assert full * 0.8 <= delay <= full
+    assert len({policy.delay_seconds(3) for _ in range(20)}) > 10  # runs that failed together come back apart
 
 
 def test_a_retry_waits_as_long_as_it_was_asked_to() -> None:

@@ -45,6 +45,8 @@ async def make_twin(servers: TestServers, dsn: str) -> None:
                 f"FROM {table} t WHERE workspace_id = 'ws_1'",
                 orjson.dumps({"workspace_id": "ws_2", **CHANGED[table]}).decode(),
             )
+            # Written anew, ours lie behind theirs: a statement that finds both and takes the first shows itself.
+            await connection.execute(f"UPDATE {table} SET workspace_id = workspace_id WHERE workspace_id = 'ws_1'")
     finally:
         await connection.close()
 
