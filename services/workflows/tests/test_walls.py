@@ -13,6 +13,7 @@ from services.workflows.tests.neighbours import Reply, lead_event
 from tests.support.fixtures import eventually, owner_dsn
 from tests.support.identity import TestIdentity
 from tests.support.servers import TestServers
+from workflows.catalogue import Catalogue
 
 STOP = {"id": "end", "type": "stop"}
 SHARED = ("outbox", "inbox", "inbox_suspects", "idempotency_keys")
@@ -99,6 +100,8 @@ async def test_workspaces_with_the_same_ids_do_not_meet(desk: Desk, worker: Appl
     theirs = await rows(desk, "ws_2")
     assert {table for table in OWN if not theirs[table]} == {"crm_view"}
     assert await shown(desk, workflows, runs) == before
+    async with desk.pool() as connection:  # as a worker that has read no definition yet
+        assert (await Catalogue().plan(connection, "ws_1", long, 1)).name == "workflow 0"
 
     document = (await desk.api.get(f"/api/workflows/{long}")).json()
     document["steps"][3]["reason"] = "another version"
