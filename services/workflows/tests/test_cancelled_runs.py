@@ -45,6 +45,14 @@ async def test_a_stop_that_a_cancellation_overtook_still_stops(desk: Desk, worke
     assert len(desk.neighbours.received("/hooks/first")) == 1
 
 
+async def test_a_last_call_that_a_cancellation_let_finish_is_not_made_again(desk: Desk, worker: Application) -> None:
+    run_id = await cancelled_during(desk)
+    assert [step["state"] for step in (await desk.run(run_id))["steps"]] == ["succeeded"]
+    await desk.steer(run_id, "retry")
+    await desk.until(run_id, "completed")
+    assert len(desk.neighbours.received("/hooks/first")) == 1
+
+
 async def test_attempts_are_shown_in_their_order_whatever_the_workers_clocks_said(
     desk: Desk, worker: Application
 ) -> None:

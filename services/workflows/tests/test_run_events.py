@@ -1,8 +1,9 @@
 """What runs announce keeps the contracts; what others announce is read from the contracts' examples; secrets change their key."""
 
 from base64 import b64encode
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
+from itertools import count
 from typing import Any
 
 import asyncpg
@@ -13,12 +14,13 @@ from chassis.events import decode, encode
 from chassis.vault import Vault
 from contracts import events as contracts
 from contracts.validation import problems
-from services.workflows.tests.conftest import Application, Desk
+from services.workflows.tests.conftest import Application, Desk, StartWorker
 from services.workflows.tests.neighbours import Reply, lead_event
 from tests.support.fixtures import eventually
 from workflows.consuming import _read
 from workflows.engine.run import State
 from workflows.events import RunFacts, run_event
+from workflows.execution import journal
 from workflows.rotate_keys import rotate
 from workflows.settings import WorkflowsSettings
 
@@ -99,6 +101,25 @@ async def test_each_step_is_told_once_in_order_and_again_only_if_it_was_taken_ag
         [("two", "succeeded", 0), ("call", "failed", 0)],
         [("call", "succeeded", 1)],
     ]
+
+
+async def test_a_step_told_while_the_run_is_under_way_is_not_told_at_its_end(
+    desk: Desk, start_worker: StartWorker, heard: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hours = count(-1, 2)
+    monkeypatch.setattr(
+        journal, "utcnow", lambda: datetime.now(UTC) + timedelta(hours=next(hours))
+    )  # long from the second call on
+    await desk.know_lead()
+    calls = [{"id": name, "type": "http_request", "url": desk.url(name)} for name in ("one", "two", "three")]
+    await desk.start(await desk.define(*calls))
+    await start_worker()
+
+    async def told() -> bool:
+        return len(heard) == 2
+
+    await eventually(told)
+    assert [[step["step_id"] for step in event["data"]["steps"]] for event in heard] == [["one"], ["two", "three"]]
 
 
 async def test_a_run_that_pauses_before_anything_was_told_tells_that_it_has_started(
