@@ -3,7 +3,8 @@
 import asyncio
 from typing import Any
 
-from services.workflows.tests.conftest import Desk
+from services.workflows.tests.conftest import Desk, StartWorker
+from tests.support.fixtures import eventually
 
 STOP = {"id": "end", "type": "stop"}
 
@@ -37,6 +38,42 @@ async def test_of_retries_that_come_at_once_one_is_made(desk: Desk) -> None:
         "UPDATE runs SET state = 'failed', lease_token = NULL, error = 'x', finished_at = now()"
     )
     path = f"/api/runs/{run_id}/retry"
-    answers = await asyncio.gather(*(desk.api.post(path, json={"from": "start"}) for _ in range(5)))
-    assert sorted(answer.status_code for answer in answers) == [202, 409, 409, 409, 409]
+    async with desk.pool() as other, other.transaction():
+        await other.execute("SELECT 1 FROM runs FOR UPDATE")  # until all of them are there
+        asked = [asyncio.create_task(desk.api.post(path, json={"from": "start"})) for _ in range(3)]
+
+        async def all_wait() -> bool:
+            waiting = "wait_event_type = 'Lock' AND datname = current_database()"
+            return int(await desk.database.fetchval(f"SELECT count(*) FROM pg_stat_activity WHERE {waiting}")) == 3
+
+        await eventually(all_wait)
+    answers = await asyncio.gather(*asked)
+    assert sorted(answer.status_code for answer in answers) == [202, 409, 409]
     assert (await desk.run(run_id))["iteration"] == 1
+
+
+async def test_a_repeated_write_gives_the_first_answer_and_has_no_other_effect(
+    desk: Desk, start_worker: StartWorker
+) -> None:
+    """Whatever has happened in between: without its key each of these would be refused or have an effect of its own."""
+    await desk.know_lead()
+    workflow_id = await desk.define({"id": "w", "type": "wait", "duration": "1h"})
+    path = f"/api/workflows/{workflow_id}"
+    first = {"Idempotency-Key": "put", "If-Match": '"1"'}
+    put = await desk.api.put(path, json=body(1), headers=first)
+    assert (await desk.api.put(path, json=body(2))).json()["version"] == 3
+    again = await desk.api.put(path, json=body(1), headers=first)
+    assert (put.status_code, again.status_code, again.json()) == (200, 200, put.json())
+    start = [
+        await desk.api.post(f"{path}/runs", json={"lead_id": "lead_1"}, headers={"Idempotency-Key": "start"})
+        for _ in range(2)
+    ]
+    assert [answer.status_code for answer in start] == [201, 201]
+    [run] = await desk.runs(workflow_id)
+    cancel = {"Idempotency-Key": "cancel"}
+    cancelled = await desk.api.post(f"/api/runs/{run['id']}/cancel", headers=cancel)
+    await start_worker()
+    await desk.until(run["id"], "cancelled")
+    again = await desk.api.post(f"/api/runs/{run['id']}/cancel", headers=cancel)
+    assert (cancelled.status_code, again.status_code, again.json()) == (202, 202, cancelled.json())
+    assert [version["version"] for version in (await desk.api.get(f"{path}/versions")).json()["items"]] == [3, 2, 1]

@@ -34,7 +34,7 @@ CHANGED: dict[str, dict[str, Any]] = {
 
 
 async def make_twin(servers: TestServers, dsn: str) -> None:
-    """Copy every row of ws_1 into ws_2 under the same ids, with other contents."""
+    """Copy every row of ws_1 into ws_0, which comes first in every index, under the same ids, with other contents."""
     connection = await asyncpg.connect(owner_dsn(servers, dsn))
     try:
         await connection.execute(
@@ -44,7 +44,7 @@ async def make_twin(servers: TestServers, dsn: str) -> None:
             await connection.execute(
                 f"INSERT INTO {table} SELECT (jsonb_populate_record(NULL::{table}, to_jsonb(t) || $1)).* "
                 f"FROM {table} t WHERE workspace_id = 'ws_1'",
-                orjson.dumps({"workspace_id": "ws_2", **CHANGED[table]}).decode(),
+                orjson.dumps({"workspace_id": "ws_0", **CHANGED[table]}).decode(),
             )
             # Written anew, ours lie behind theirs: a statement that finds both and takes the first shows itself.
             await connection.execute(f"UPDATE {table} SET workspace_id = workspace_id WHERE workspace_id = 'ws_1'")
@@ -97,7 +97,7 @@ async def test_workspaces_with_the_same_ids_do_not_meet(desk: Desk, worker: Appl
 
     before = await shown(desk, workflows, runs)
     await make_twin(servers, desk.dsn)
-    theirs = await rows(desk, "ws_2")
+    theirs = await rows(desk, "ws_0")
     assert {table for table in OWN if not theirs[table]} == {"crm_view"}
     assert await shown(desk, workflows, runs) == before
     async with desk.pool() as connection:  # as a worker that has read no definition yet
@@ -121,7 +121,7 @@ async def test_workspaces_with_the_same_ids_do_not_meet(desk: Desk, worker: Appl
     [second] = await eventually(second_run)
     await desk.until(second["id"], "waiting")  # user_b has its turn, which the condition does not wait for
     assert [call.headers["x-key"] for call in desk.neighbours.received("/hooks/a")] == ["topsecret-1"] * 2
-    assert await rows(desk, "ws_2") == theirs
+    assert await rows(desk, "ws_0") == theirs
 
 
 async def test_a_name_is_taken_in_its_own_workspace_only(desk: Desk, identity: TestIdentity) -> None:

@@ -372,7 +372,10 @@ async def test_the_status_counts_states_and_rates(desk: Desk) -> None:
         "UPDATE runs SET state = 'failed', lease_token = NULL, error = 'x', finished_at = now() WHERE id = $1", runs[1]
     )
     old = await desk.start(workflow_id)
-    await desk.start(await desk.define(STOP))
+    others = await desk.start(await desk.define(STOP))
+    await desk.database.execute(
+        "UPDATE runs SET state = 'running', lease_token = 't', started_at = now() WHERE id = $1", others
+    )
     ago = "now() - interval '3 hours'"
     await desk.database.execute(
         f"UPDATE runs SET state = 'running', lease_token = 't', started_at = {ago} WHERE id = $1", old
