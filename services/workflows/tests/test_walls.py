@@ -9,10 +9,11 @@ import asyncpg
 import orjson
 
 from services.workflows.tests.conftest import TABLES, Application, Desk
-from services.workflows.tests.neighbours import Reply, lead_event
+from services.workflows.tests.neighbours import Reply, crm_event, lead_event
 from tests.support.fixtures import eventually, owner_dsn
 from tests.support.identity import TestIdentity
 from tests.support.servers import TestServers
+from workflows import repository, run_repository
 from workflows.catalogue import Catalogue
 
 STOP = {"id": "end", "type": "stop"}
@@ -95,13 +96,28 @@ async def test_workspaces_with_the_same_ids_do_not_meet(desk: Desk, worker: Appl
     for run_id in runs:
         await desk.until(run_id, "waiting", "failed")
 
+    await desk.publish(crm_event("crm.lead.synced", "lead_1", 1))
+
+    async def heard_of_the_crm() -> bool:
+        return bool(await desk.database.fetchval("SELECT count(*) FROM crm_view"))
+
+    await eventually(heard_of_the_crm)
     before = await shown(desk, workflows, runs)
     await make_twin(servers, desk.dsn)
     theirs = await rows(desk, "ws_0")
-    assert {table for table in OWN if not theirs[table]} == {"crm_view"}
+    assert all(theirs[table] for table in OWN)
     assert await shown(desk, workflows, runs) == before
-    async with desk.pool() as connection:  # as a worker that has read no definition yet
+    async with (
+        desk.pool() as connection
+    ):  # what no route shows: a worker's look at a definition, the lead, the CRMs, the limit of starts
         assert (await Catalogue().plan(connection, "ws_1", long, 1)).name == "workflow 0"
+        seen = await repository.read_lead(connection, "ws_1", "lead_1")
+        assert seen is not None
+        assert seen.lead["stage"] == "new"
+        crm = await repository.read_crm(connection, "ws_1", "lead_1")
+        assert [outcome["external_id"] for outcome in crm] == ["42"]
+        start = ("ws_1", long, "lead_1")
+        assert await run_repository.count_recent_starts(connection, [start]) == {start: 1}
 
     document = (await desk.api.get(f"/api/workflows/{long}")).json()
     document["steps"][3]["reason"] = "another version"
