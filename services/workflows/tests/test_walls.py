@@ -8,6 +8,7 @@ from typing import Any
 import asyncpg
 import orjson
 
+from chassis.clock import utcnow
 from services.workflows.tests.conftest import TABLES, Application, Desk
 from services.workflows.tests.neighbours import Reply, crm_event, lead_event
 from tests.support.fixtures import eventually, owner_dsn
@@ -15,6 +16,8 @@ from tests.support.identity import TestIdentity
 from tests.support.servers import TestServers
 from workflows import repository, run_repository
 from workflows.catalogue import Catalogue
+from workflows.engine.run import State
+from workflows.execution import store
 
 STOP = {"id": "end", "type": "stop"}
 SHARED = ("outbox", "inbox", "inbox_suspects", "idempotency_keys")
@@ -29,7 +32,7 @@ CHANGED: dict[str, dict[str, Any]] = {
     "lead_view": {"lead": {"stage": "theirs"}, "version": 900},
     "crm_view": {"data": {"external_id": "theirs"}},
     "runs": {"error": "theirs", "origin": "theirs"},
-    "run_steps": {"error": "theirs", "output": {"owner_id": "theirs"}},
+    "run_steps": {"error": "theirs", "output": {"owner_id": "theirs"}, "type": "theirs", "announced": False},
     "step_attempts": {"error": "theirs"},
 }
 
@@ -49,6 +52,12 @@ async def make_twin(servers: TestServers, dsn: str) -> None:
             )
             # Written anew, ours lie behind theirs: a statement that finds both and takes the first shows itself.
             await connection.execute(f"UPDATE {table} SET workspace_id = workspace_id WHERE workspace_id = 'ws_1'")
+        more = orjson.dumps({"step_id": "theirs"}).decode()  # a step that ours have not
+        await connection.execute(
+            "INSERT INTO run_steps SELECT (jsonb_populate_record(NULL::run_steps, to_jsonb(s) || $1)).* "
+            "FROM run_steps s WHERE workspace_id = 'ws_0' AND step_id = 'owner'",
+            more,
+        )
     finally:
         await connection.close()
 
@@ -116,6 +125,15 @@ async def test_workspaces_with_the_same_ids_do_not_meet(desk: Desk, worker: Appl
         assert seen.lead["stage"] == "new"
         crm = await repository.read_crm(connection, "ws_1", "lead_1")
         assert [outcome["external_id"] for outcome in crm] == ["42"]
+        failed = await run_repository.read_run(connection, "ws_1", runs[1])
+        assert await run_repository.present_step(connection, failed) == ("failed", "http_request")
+        outputs = await run_repository.read_outputs(connection, "ws_1", runs[0], 0)
+        assert set(outputs) == {"owner", "call"}
+        held = store.Claimed(
+            "ws_1", runs[0], long, 1, "lead_1", State.RUNNING, "call", 0, 0, {}, (), None, None, None, 0, utcnow()
+        )
+        assert set(await store.load_steps(connection, held)) == {"owner", "call", "w"}
+        assert len(await store.load_attempts(connection, held)) == 1
         start = ("ws_1", long, "lead_1")
         assert await run_repository.count_recent_starts(connection, [start]) == {start: 1}
 
