@@ -28,7 +28,7 @@ CHANGED: dict[str, dict[str, Any]] = {
     "workflow_versions": {"definition": {"name": "theirs", "trigger": {}, "steps": [], "allow_reentry": True}},
     "secrets": {"sealed": "theirs"},
     "rotations": {"last_user_id": "theirs"},
-    "users": {"active": False},
+    "users": {"active": True},
     "lead_view": {"lead": {"stage": "theirs"}, "version": 900},
     "crm_view": {"data": {"external_id": "theirs"}},
     "runs": {"error": "theirs", "origin": "theirs"},
@@ -88,10 +88,11 @@ async def shown(desk: Desk, workflows: list[str], runs: list[str]) -> dict[str, 
 async def test_workspaces_with_the_same_ids_do_not_meet(desk: Desk, worker: Application, servers: TestServers) -> None:
     lead = await desk.know_lead()
     await desk.know_users("user_a", "user_b")
+    await desk.know_users("user_gone", active=False)
     secret = {"X-Key": {"secret": "topsecret-1"}}
     wait = {"id": "w", "type": "wait_for_event", "event": "lead.updated", "timeout": "1h"}
     long = await desk.define(
-        {"id": "owner", "type": "assign_owner", "users": ["user_a", "user_b"]},
+        {"id": "owner", "type": "assign_owner", "users": ["user_a", "user_gone", "user_b"]},
         {"id": "call", "type": "http_request", "url": desk.url("a"), "headers": secret},
         {**wait, "condition": 'lead.stage == "qualified" && steps.owner.owner_id == "user_a"'},
         STOP,
@@ -134,6 +135,9 @@ async def test_workspaces_with_the_same_ids_do_not_meet(desk: Desk, worker: Appl
         )
         assert set(await store.load_steps(connection, held)) == {"owner", "call", "w"}
         assert len(await store.load_attempts(connection, held)) == 1
+        locked = await store.lock_lead(connection, held)
+        assert locked is not None
+        assert locked.lead["stage"] == "new"
         start = ("ws_1", long, "lead_1")
         assert await run_repository.count_recent_starts(connection, [start]) == {start: 1}
 
@@ -155,6 +159,7 @@ async def test_workspaces_with_the_same_ids_do_not_meet(desk: Desk, worker: Appl
     [second] = await eventually(second_run)
     await desk.until(second["id"], "waiting")  # user_b has its turn, which the condition does not wait for
     assert [call.headers["x-key"] for call in desk.neighbours.received("/hooks/a")] == ["topsecret-1"] * 2
+    assert desk.neighbours.leads["ws_1", "lead_1"]["owner_id"] == "user_b"
     assert await rows(desk, "ws_0") == theirs
 
 
