@@ -9,7 +9,8 @@ from aio_pika.abc import AbstractChannel
 from chassis import bus
 from chassis.bus import BrokerUnavailable, Link, MessageRefused, calling_broker
 from chassis.events import encode
-from tests.support.event_process import Pipe, Process, pipe, process, user_event
+from tests.support.event_process import Pipe, Process, open_process, pipe, process, user_event
+from tests.support.fixtures import NewDatabase
 
 __all__ = ["pipe", "process"]
 
@@ -56,6 +57,19 @@ async def test_a_broker_that_falls_silent_while_a_link_is_opened_is_connected_to
         assert len(opened) == 2
     finally:
         await link.stop()
+
+
+async def test_a_broker_that_never_confirms_is_not_waited_for(
+    new_database: NewDatabase, pipe: Pipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who publishes is told so, long before the heartbeats end the connection."""
+    monkeypatch.setattr(bus, "PUBLISH_TIMEOUT_SECONDS", 0.3)
+    async with open_process(await new_database("chassis"), pipe.url) as process:
+        await asyncio.wait_for(process.bus.publishing.up.wait(), 10)
+        pipe.fall_silent()
+        with pytest.raises(BrokerUnavailable):
+            await asyncio.wait_for(process.publish(user_event()), 3)
+        pipe.speak_again()
 
 
 async def test_a_message_nobody_takes_is_refused_and_nothing_else(process: Process) -> None:

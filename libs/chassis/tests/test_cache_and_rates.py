@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 from redis.asyncio import Redis
@@ -59,6 +60,66 @@ async def test_a_write_that_redis_does_not_take_in_time_is_made_up_for(redis: Re
     await eventually(lambda: holds(cache, CachedBody(2, b"two")), seconds=10)
     await cache.close()
     await writing.aclose()
+
+
+class Cut:
+    """The way to Redis for writes, which a test can cut; `reached` is set when a write is under way on it."""
+
+    def __init__(self, cache: VersionedCache, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.is_cut = True
+        self.reached, self.go_on = asyncio.Event(), asyncio.Event()
+        self.go_on.set()
+        write = cache._put_if_newer
+
+        async def put_if_newer(**arguments: Any) -> None:
+            self.reached.set()
+            if self.is_cut:
+                raise ConnectionError("Redis is away")
+            await self.go_on.wait()
+            await write(**arguments)
+
+        monkeypatch.setattr(cache, "_put_if_newer", put_if_newer)
+
+
+async def test_of_what_is_made_up_for_the_newest_revision_counts(redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also when a newer one joins while an older one is being made up for."""
+    cache = VersionedCache(redis)
+    cut = Cut(cache, monkeypatch)
+    await cache.put("lead:ws:1", 2, b"two")
+    await cache.put("lead:ws:1", 1, b"one")
+    cut.is_cut = False
+    await eventually(lambda: holds(cache, CachedBody(2, b"two")))
+    cut.is_cut = True
+    await cache.put("lead:ws:1", 3, b"three")
+    cut.is_cut = False
+    cut.go_on.clear()
+    cut.reached.clear()
+    await cut.reached.wait()
+    cut.is_cut = True
+    await cache.put("lead:ws:1", 4, b"four")
+    cut.is_cut = False
+    cut.go_on.set()
+    await eventually(lambda: holds(cache, CachedBody(4, b"four")))
+    await cache.close()
+
+
+async def test_what_is_made_up_for_is_bounded_in_number_and_in_time(
+    redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Redis forgets what it held after a minute: from then on nothing can be stale any more."""
+    monkeypatch.setattr("chassis.cache.OWED_ENTRIES", 3)
+    monkeypatch.setattr("chassis.cache.TTL_SECONDS", 0.5)
+    cache = VersionedCache(redis)
+    Cut(cache, monkeypatch)
+    for number in range(5):
+        await cache.put(f"lead:ws:{number}", 1, b"one")
+    assert list(cache._owed) == ["lead:ws:2", "lead:ws:3", "lead:ws:4"]
+
+    async def owes_nothing() -> bool:
+        return not cache._owed
+
+    await eventually(owes_nothing, seconds=3)
+    await cache.close()
 
 
 async def holds(cache: VersionedCache, expected: CachedBody) -> bool:

@@ -5,25 +5,30 @@ import os
 import random
 import signal
 import sys
-from collections.abc import AsyncIterator
-from typing import Any
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, ClassVar
 
 import asyncpg
 import pytest
 
 from chassis import resources
 from chassis.bus import Bus
-from chassis.database import Database, Transaction, open_database
+from chassis.database import Database, NotDurable, Transaction, open_database
 from chassis.errors import Unavailable
 from chassis.idempotency import Answer, WriteRequest, run_once
 from chassis.outbox import OutboxRow
 from chassis.principal import Principal
+from chassis.settings import ServiceSettings
 from chassis.trouble import CommitUnknown
 from tests.support.event_process import user_event
 from tests.support.fixtures import NewDatabase, eventually, owner_dsn
 from tests.support.servers import TestServers
 
 Superuser = asyncpg.Connection
+
+
+class ThingSettings(ServiceSettings):
+    service: ClassVar[str] = "leads"
 
 
 @pytest.fixture
@@ -78,6 +83,22 @@ async def test_a_pool_that_gives_no_connection_for_long_ends_the_process(
     assert killed == [(os.getpid(), signal.SIGTERM)]
 
 
+async def test_every_process_watches_its_pool(
+    service_settings: Callable[..., Awaitable[Any]],
+    dsn: str,
+    killed: list[tuple[int, int]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("chassis.database.ACQUIRE_SECONDS", 1.0)
+    settings = await service_settings(ThingSettings, database_url=dsn, database_pool_size=2)
+    async with resources.open_resources(settings) as opened, opened.database.acquire(), opened.database.acquire():
+
+        async def ends() -> bool:
+            return killed == [(os.getpid(), signal.SIGTERM)]
+
+        await eventually(ends, seconds=5)
+
+
 async def test_a_pool_that_is_only_busy_does_not(database: Database, dsn: str, killed: list[tuple[int, int]]) -> None:
     """Far more want a connection than get one, but some do: this process does what it can."""
     served = 0
@@ -96,7 +117,7 @@ async def test_a_pool_that_is_only_busy_does_not(database: Database, dsn: str, k
     settings: Any = Dsn(dsn)
     watching = asyncio.create_task(resources._watch_pool(database, settings))
     try:
-        await asyncio.sleep(4)
+        await asyncio.sleep(1.5)  # three times as long as a pool may give nobody a connection
     finally:
         for task in (*workers, watching):
             task.cancel()
@@ -110,7 +131,7 @@ async def test_a_server_that_takes_nobody_ends_no_process(database: Database, ki
     settings: Any = Dsn("postgresql://nobody@127.0.0.1:9/none")
     async with database.acquire(), database.acquire():
         with pytest.raises(TimeoutError):
-            await asyncio.wait_for(resources._watch_pool(database, settings), 2)
+            await asyncio.wait_for(resources._watch_pool(database, settings), 1)
     assert killed == []
 
 
@@ -157,6 +178,22 @@ async def test_a_commit_under_way_is_finished_although_its_request_is_cancelled(
     assert [row.event_id for row in announced] == [await superuser.fetchval("SELECT event_id FROM outbox")]
 
 
+async def test_a_commit_that_fails_leaves_neither_the_change_nor_its_event(
+    database: Database, superuser: Superuser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    announced: list[OutboxRow] = []
+    monkeypatch.setattr(database.outbox, "announce", announced.extend)
+    await superuser.execute(
+        """CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RAISE EXCEPTION ''no''; END';
+        CREATE CONSTRAINT TRIGGER refuse AFTER INSERT ON seeds DEFERRABLE INITIALLY DEFERRED
+        FOR EACH ROW EXECUTE FUNCTION refuse()"""
+    )
+    with pytest.raises(asyncpg.RaiseError):
+        await store(database)
+    assert await superuser.fetchval("SELECT (SELECT count(*) FROM seeds) + (SELECT count(*) FROM outbox)") == 0
+    assert announced == []
+
+
 async def test_a_connection_lost_in_commit_leaves_it_unknown_whether_it_happened(
     database: Database, superuser: Superuser
 ) -> None:
@@ -179,6 +216,27 @@ async def test_a_write_whose_commit_was_lost_is_carried_out_once_more_under_its_
     await superuser.execute("SELECT pg_terminate_backend($1)", await eventually(lambda: committing(superuser)))
     assert (await task).status == 204
     assert await superuser.fetchval("SELECT count(*) FROM seeds") == 1
+
+
+async def test_a_server_that_could_lose_commits_is_not_worked_with(
+    dsn: str, broker_url: str, superuser: Superuser
+) -> None:
+    name = await superuser.fetchval("SELECT current_database()")
+    await superuser.execute(f'ALTER DATABASE "{name}" SET synchronous_commit = off')
+    with pytest.raises(NotDurable, match="synchronous_commit"):
+        async with asyncio.timeout(5), open_database(dsn, Bus(broker_url, "leads"), service="leads", pool_size=2):
+            pass
+
+
+async def test_no_session_waits_or_holds_locks_for_longer_than_the_gateway_waits_for_an_answer(
+    database: Database,
+) -> None:
+    """Its 15 seconds: a repetition on another replica gets through although the first one's process stands still."""
+    limits = {"lock_timeout": "5s", "idle_in_transaction_session_timeout": "5s", "statement_timeout": "15s"}
+    async with database.acquire() as one, database.control.acquire() as two:
+        for connection in (one, two):
+            assert {name: await connection.fetchval(f"SHOW {name}") for name in limits} == limits
+            assert await connection.fetchval("SHOW client_connection_check_interval") == "2s"
 
 
 async def test_a_logged_trace_quotes_no_row(dsn: str) -> None:

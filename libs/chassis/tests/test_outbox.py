@@ -2,7 +2,8 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
 
 import aio_pika
 import asyncpg
@@ -11,12 +12,16 @@ from aiormq.abc import FieldTable
 from pamqp import commands
 
 from chassis import outbox
+from chassis.bus import BrokerUnavailable
 from chassis.database import Database
 from chassis.events import EventTooLarge, encode, new_event
 from tests.support.event_process import Effects, Pipe, Process, consuming, open_process, pipe, process, user_event
-from tests.support.fixtures import NewDatabase, eventually
+from tests.support.fixtures import NewDatabase, eventually, owner_dsn
+from tests.support.servers import TestServers
 
 __all__ = ["pipe", "process"]
+
+UNPUBLISHED = "SELECT count(*) FROM outbox WHERE published_at IS NULL"
 
 
 async def insert_row(
@@ -42,6 +47,8 @@ async def test_a_committed_event_is_published_and_marked(process: Process) -> No
             tx.emit(event)
         await eventually(lambda: effects.saw(event))
     assert await eventually(lambda: process.is_published(event))
+    await process.value("UPDATE outbox SET claimed_until = now() RETURNING 1")
+    assert await process.database.outbox.sweep_once() == 0  # nor is it ever published again
 
 
 async def emit_then_fail(database: Database) -> None:
@@ -59,6 +66,98 @@ async def test_an_event_of_a_rolled_back_transaction_is_never_announced(process:
             tx.emit(kept)
         await eventually(lambda: effects.saw(kept))
     assert await process.value("SELECT count(*) FROM outbox") == 1
+
+
+async def test_a_process_that_stops_publishes_what_it_has_committed(
+    new_database: NewDatabase, broker_url: str, servers: TestServers
+) -> None:
+    """Nothing is left to the relay of another process, which would take it ten seconds later only."""
+    async with open_process(await new_database("chassis"), broker_url) as process:
+        await asyncio.wait_for(process.bus.publishing.up.wait(), 10)
+        async with process.database.transaction() as tx:
+            for number in range(300):
+                tx.emit(user_event(f"user_{number}"))
+    left = await asyncpg.connect(owner_dsn(servers, process.dsn))
+    assert await left.fetchval("SELECT count(*) FROM outbox WHERE published_at IS NULL") == 0
+    await left.close()
+
+
+async def test_a_fault_while_publishing_ends_neither_the_publisher_nor_the_sweep(
+    process: Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bad, old, good, later = (user_event(f"user_{number}") for number in range(4))
+    publish = process.bus.publish_event
+    broken = {bad.id, old.id}
+
+    async def publish_some(body: bytes, *, event_id: str, **more: Any) -> None:
+        if event_id in broken:
+            raise ValueError("a fault of ours")
+        await publish(body, event_id=event_id, **more)
+
+    monkeypatch.setattr(process.bus, "publish_event", publish_some)
+    async with process.database.transaction() as tx:
+        tx.emit(bad)
+    await insert_row(process, old.id, old.type, encode(old), born="11 seconds")
+    claimed = "SELECT claimed_until > now() FROM outbox WHERE event_id = $1"
+    await eventually(lambda: process.value(claimed, old.id))
+    async with process.database.transaction() as tx:
+        tx.emit(good)
+    await insert_row(process, later.id, later.type, encode(later), born="11 seconds")
+    for event in (good, later):
+        await eventually(lambda event=event: process.is_published(event), seconds=5)  # type: ignore[misc]
+    broken.clear()
+    await process.value("UPDATE outbox SET claimed_until = now() RETURNING 1")
+    for event in (bad, old):
+        await eventually(lambda event=event: process.is_published(event), seconds=5)  # type: ignore[misc]
+
+
+async def test_events_go_out_while_requests_hold_every_connection(process: Process) -> None:
+    async with AsyncExitStack() as held:
+        event = user_event()
+        direct = await asyncpg.connect(process.dsn)
+        for _ in range(4):
+            await held.enter_async_context(process.database.acquire())
+        await direct.execute(
+            "INSERT INTO outbox (event_id, workspace_id, type, subject, body, claimed_until)"
+            " VALUES ($1, 'ws_1', $2, 'user_1', $3, now())",
+            event.id,
+            event.type,
+            encode(event),
+        )
+        await eventually(lambda: direct.fetchval("SELECT published_at IS NOT NULL FROM outbox"), seconds=5)
+        await direct.close()
+
+
+async def test_what_has_waited_longest_is_swept_first(process: Process, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outbox, "BATCH", 2)
+    await process.bus.publishing.stop()  # the process's own sweep waits for it
+    events = [user_event(f"user_{number}") for number in range(4)]
+    for event in events:
+        await insert_row(process, event.id, event.type, encode(event), born="11 seconds")
+    assert await process.database.outbox.sweep_once() == 2
+    claimed = "SELECT array_agg(event_id ORDER BY seq) FROM outbox WHERE claimed_until > now()"
+    assert await process.value(claimed) == [event.id for event in events[:2]]
+
+
+async def test_a_pile_of_events_is_swept_without_a_pause(process: Process, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outbox, "BATCH", 2)
+    for number in range(13):
+        event = user_event(f"user_{number}")
+        await insert_row(process, event.id, event.type, encode(event), born="11 seconds")
+    await eventually(lambda: _is_none_left(process, UNPUBLISHED), seconds=4)
+
+
+async def test_an_event_that_finds_its_queues_gone_has_them_declared_again(process: Process) -> None:
+    channel = await process.bus.publishing.connection.channel()
+    for name in ("leads.users", "workflows.users"):
+        await channel.queue_delete(name)
+    event = user_event()
+    async with process.database.transaction() as tx:
+        tx.emit(event)
+    refused = "UPDATE outbox SET claimed_until = now() WHERE attempts > 0 RETURNING 1"
+    await eventually(lambda: process.value(refused))
+    await eventually(lambda: process.is_published(event))
+    assert (await process.bus.depths("leads"))["leads.users"] == 1
 
 
 async def test_events_left_by_a_dead_writer_are_swept_when_its_time_is_over(process: Process) -> None:
@@ -84,6 +183,19 @@ async def test_a_row_is_its_writers_for_ten_seconds(process: Process) -> None:
     assert 9 < seconds <= 10
 
 
+async def test_a_row_that_another_relay_is_claiming_is_left_to_it_without_waiting(process: Process) -> None:
+    event = user_event()
+    await process.bus.publishing.stop()  # the process's own sweep waits for it
+    await insert_row(process, event.id, event.type, encode(event), born="11 seconds")
+    other = await asyncpg.connect(process.dsn)
+    async with other.transaction():
+        claimed = await other.fetch(outbox.queries["claim_outbox"], outbox.BATCH)
+        assert [record["event_id"] for record in claimed] == [event.id]
+        assert await asyncio.wait_for(process.database.outbox.sweep_once(), 2) == 0
+    assert await process.database.outbox.sweep_once() == 0  # it has ten seconds for it
+    await other.close()
+
+
 async def test_relays_that_sweep_at_once_share_the_rows(process: Process, broker_url: str) -> None:
     events = [user_event(f"user_{number}") for number in range(450)]
     for event in events:
@@ -93,8 +205,7 @@ async def test_relays_that_sweep_at_once_share_the_rows(process: Process, broker
         await asyncio.sleep(0.6)
         relays = [process.database.outbox, other.database.outbox]
         await asyncio.gather(*(relay.sweep_once() for relay in relays * 3))
-        left = "SELECT count(*) FROM outbox WHERE published_at IS NULL"
-        await eventually(lambda: _is_none_left(process, left))
+        await eventually(lambda: _is_none_left(process, UNPUBLISHED))
     assert (await process.bus.depths("leads"))["leads.users"] == len(events)
 
 
@@ -158,6 +269,24 @@ async def test_events_committed_while_the_broker_is_away_are_published_once_it_i
         assert not await process.is_published(event)
         await pipe.open()
         await eventually(lambda: process.is_published(event), seconds=5)
+
+
+async def test_events_whose_link_was_lost_under_them_are_published_again_by_their_writer(
+    process: Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish, losses = process.bus.publish_event, [2]
+
+    async def lose_first(body: bytes, **more: Any) -> None:
+        if losses[0]:
+            losses[0] -= 1
+            raise BrokerUnavailable("the connection ended under a call")
+        await publish(body, **more)
+
+    monkeypatch.setattr(process.bus, "publish_event", lose_first)
+    event = user_event()
+    async with process.database.transaction() as tx:
+        tx.emit(event)
+    await eventually(lambda: process.is_published(event), seconds=3)
 
 
 async def test_events_whose_writer_lost_its_link_for_too_long_are_left_to_the_sweep(

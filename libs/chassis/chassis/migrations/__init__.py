@@ -16,6 +16,8 @@ import asyncpg
 
 _LOCK = 727_001
 _LOCK_TRIES = 60
+_LOCK_TIMEOUT_SECONDS = 2.0
+_LOCK_PAUSE_SECONDS = 1.0
 _GRANTS = """
 GRANT USAGE ON SCHEMA public TO {role};
 GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {role};
@@ -77,7 +79,7 @@ async def _apply(connection: "asyncpg.Connection[asyncpg.Record]", migration: Mi
         try:
             if migration.in_transaction:
                 async with connection.transaction():
-                    await connection.execute("SET LOCAL lock_timeout = '2s'")
+                    await connection.execute(f"SET LOCAL lock_timeout = '{_LOCK_TIMEOUT_SECONDS * 1000:.0f}ms'")
                     await connection.execute(migration.sql)
                     await connection.execute("INSERT INTO schema_migrations (version) VALUES ($1)", migration.version)
             else:
@@ -86,7 +88,7 @@ async def _apply(connection: "asyncpg.Connection[asyncpg.Record]", migration: Mi
         except asyncpg.LockNotAvailableError:
             if attempt == _LOCK_TRIES:
                 raise
-            await asyncio.sleep(1)
+            await asyncio.sleep(_LOCK_PAUSE_SECONDS)
         else:
             return
 
