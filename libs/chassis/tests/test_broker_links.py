@@ -5,12 +5,13 @@ import asyncio
 import aiormq.connection
 import pytest
 from aio_pika.abc import AbstractChannel
+from aio_pika.exceptions import AMQPError
 
 from chassis import bus
 from chassis.bus import BrokerUnavailable, Link, MessageRefused, calling_broker
 from chassis.events import encode
 from tests.support.event_process import Pipe, Process, open_process, pipe, process, user_event
-from tests.support.fixtures import NewDatabase
+from tests.support.fixtures import NewDatabase, eventually
 
 __all__ = ["pipe", "process"]
 
@@ -70,6 +71,15 @@ async def test_a_broker_that_never_confirms_is_not_waited_for(
         with pytest.raises(BrokerUnavailable):
             await asyncio.wait_for(process.publish(user_event()), 3)
         pipe.speak_again()
+
+
+async def test_a_channel_that_the_broker_closes_is_opened_again(process: Process) -> None:
+    with pytest.raises(AMQPError):
+        await process.bus.publishing.channel.declare_exchange("nowhere", passive=True)
+    event = user_event()
+    async with process.database.transaction() as tx:
+        tx.emit(event)
+    await eventually(lambda: process.is_published(event), seconds=5)
 
 
 async def test_a_message_nobody_takes_is_refused_and_nothing_else(process: Process) -> None:

@@ -81,21 +81,20 @@ async def retry_counts(broker_url: str) -> dict[str, int]:
         return {queue.name: queue.declaration_result.message_count or 0 for queue in queues}
 
 
-@pytest.mark.parametrize(("attempt", "queue"), [(1, "1s"), (3, "10s"), (6, "60s")])
-async def test_an_event_that_keeps_failing_waits_longer_each_time(
-    process: Process, broker_url: str, attempt: int, queue: str
+@pytest.mark.parametrize(("failures", "queue"), [(0, "1s"), (3, "10s"), (6, "60s")])
+async def test_an_event_that_keeps_failing_waits_longer_each_time_and_its_failures_are_counted(
+    process: Process, broker_url: str, failures: int, queue: str
 ) -> None:
     event = user_event()
     effects = Effects(fail=lambda _delivery: ValueError("never"))
+    channel = await process.bus.consuming.connection.channel()
+    waiting = await channel.get_queue(f"{QUEUE}.retry.{queue}", ensure=False)
     async with consuming(process, effects):
-        await process.bus.publish_to_queue(
-            QUEUE, encode(event), message_id=event.id, headers={"x-attempt": attempt} if attempt > 1 else {}
-        )
-
-        async def waits() -> bool:
-            return (await retry_counts(broker_url))[f"{QUEUE}.retry.{queue}"] == 1
-
-        await eventually(waits)
+        headers = {"x-attempt": failures} if failures else {}
+        await process.bus.publish_to_queue(QUEUE, encode(event), message_id=event.id, headers=headers)
+        letter = await eventually(lambda: waiting.get(fail=False, no_ack=True))
+    assert (letter.message_id, letter.headers["x-attempt"]) == (event.id, failures + 1)
+    assert letter.headers["x-reason"] == "ValueError: never"
     assert await dead_letters(broker_url) == []
 
 

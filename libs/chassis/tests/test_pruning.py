@@ -93,6 +93,7 @@ async def test_a_duty_goes_on_in_batches_until_nothing_is_left_and_again_after_t
         if not batches:
             batches.append(-1)
             raise ConnectionResetError("the database is away")
+        monkeypatch.setattr(pruning, "EVERY_SECONDS", 60)
         batches.append(await once())
         return batches[-1]
 
