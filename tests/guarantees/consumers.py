@@ -69,11 +69,21 @@ async def workspace_of(system: RunningSystem) -> str:
 
 async def dead_letter_counts(system: RunningSystem) -> dict[str, int]:
     """Messages in each dead-letter queue."""
+    return await _counts(system, [queue.dead for queue in topology().queues])
+
+
+async def retry_counts(system: RunningSystem, queue: str) -> dict[str, int]:
+    """Messages of that queue that wait for their next try."""
+    contract = topology().queue(queue)
+    return await _counts(system, [contract.retry(seconds) for seconds in topology().retry_seconds])
+
+
+async def _counts(system: RunningSystem, names: Iterable[str]) -> dict[str, int]:
     connection = await aio_pika.connect(system.system.rabbitmq.url())
     async with connection:
         channel = await connection.channel()
         counts = {}
-        for queue in topology().queues:
-            found = await channel.declare_queue(queue.dead, passive=True)
-            counts[queue.dead] = found.declaration_result.message_count or 0
+        for name in names:
+            found = await channel.declare_queue(name, passive=True)
+            counts[name] = found.declaration_result.message_count or 0
         return counts

@@ -74,7 +74,7 @@ async def announce_again(system: RunningSystem, package: str) -> None:
     assert await process.wait() == 0
 
 
-@pytest.mark.parametrize("seconds", [5, pytest.param(60, marks=[pytest.mark.long, pytest.mark.timeout(180)])])
+@pytest.mark.parametrize("seconds", [3, pytest.param(60, marks=[pytest.mark.long, pytest.mark.timeout(180)])])
 async def test_a_broker_with_a_memory_alarm_stops_neither_writes_nor_acknowledgements(
     system: RunningSystem, client: Client, seconds: int
 ) -> None:

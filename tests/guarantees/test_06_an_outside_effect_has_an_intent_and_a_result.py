@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from chassis.ids import new_id
-from tests.guarantees.conftest import Account, Simulators
+from tests.guarantees.conftest import QUICK_CRM, Account, Simulators
 from tests.support.fixtures import eventually
 from tests.support.system import Client, RunningSystem
 
@@ -65,7 +65,7 @@ async def test_a_worker_killed_around_a_call(
     state: str,
     attempts: int,
 ) -> None:
-    system.respawn(WORKER, FAILPOINT=failpoint)
+    system.respawn(WORKER, FAILPOINT=failpoint, WORKFLOWS_LEASE_SECONDS="2")
     receiver = new_id("receiver")
     await simulators.receive(receiver, SECRET)
     run_id = await run_to_receiver(system, client, receiver, on_unknown)
@@ -81,7 +81,7 @@ async def test_a_worker_killed_around_a_call(
 async def test_a_sync_worker_killed_around_the_crms_accept_leaves_one_contact(
     system: RunningSystem, client: Client, account: Account, failpoint: str
 ) -> None:
-    system.respawn("crm-sync-worker-1", FAILPOINT=failpoint)
+    system.respawn("crm-sync-worker-1", FAILPOINT=failpoint, **QUICK_CRM)
     lead = (await client.post("/api/leads", {"email": f"{new_id('once')}@example.com"})).json()
     assert await system.died("crm-sync-worker-1") == -signal.SIGKILL
     system.spawn("crm-sync-worker-1")

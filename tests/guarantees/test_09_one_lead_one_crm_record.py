@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from chassis.ids import new_id
-from tests.guarantees.conftest import Account
+from tests.guarantees.conftest import QUICK_CRM, Account
 from tests.support.fixtures import eventually
 from tests.support.system import Client, RunningSystem
 
@@ -19,7 +19,7 @@ async def test_a_crash_after_the_crms_accept_and_an_identity_changed_before_the_
 ) -> None:
     email = f"{new_id('identity')}@example.com"
     body: dict[str, Any] = {"email": email} if first == "email" else {"phone": f"+1415555{account.portal:04d}"}
-    system.respawn(WORKER, FAILPOINT="sync.after_call")
+    system.respawn(WORKER, FAILPOINT="sync.after_call", **QUICK_CRM)
     lead = (await client.post("/api/leads", body)).json()
     assert await system.died(WORKER) == -signal.SIGKILL
     changed = await client.patch(f"/api/leads/{lead['id']}", {"email": f"new-{email}"})

@@ -218,13 +218,34 @@ async def test_a_dependency_that_fails_shows_in_health(client: httpx2.AsyncClien
     health.add("postgresql", good)
     health.add("redis", bad, required=False)
     assert (await health.check())["status"] == "degraded"
+    assert await health.is_ready()
+    health.draining = True
+    assert not await health.is_ready()
+    health.draining = False
     health.add("rabbitmq", bad)
     found = await health.check()
     assert found["status"] == "failing"
     assert found["dependencies"]["postgresql"]["waiting"] == 3
     assert found["dependencies"]["redis"]["error"] == "ConnectionError"
-    health.draining = True
     assert not await health.is_ready()
+
+
+async def test_a_dependency_that_hangs_keeps_nobody_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("chassis.health.PING_SECONDS", 0.1)
+    health = Health()
+
+    async def hang() -> None:
+        await asyncio.sleep(60)
+
+    health.add("postgresql", hang)
+    found = await asyncio.wait_for(health.check(), 2)
+    assert found["dependencies"]["postgresql"]["error"] == "TimeoutError"
+
+
+async def test_a_chain_longer_than_any_is_refused(client: httpx2.AsyncClient, identity: TestIdentity) -> None:
+    chain = {"X-Chain": ",".join(f"wf_{number}" for number in range(9))}
+    answer = await client.get("/who", headers={**identity.service_headers("workflows"), **chain})
+    assert answer.status_code == 400
 
 
 async def test_a_server_that_could_lose_commits_is_refused(new_database: Any) -> None:

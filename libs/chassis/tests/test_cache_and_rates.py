@@ -56,7 +56,8 @@ async def test_a_write_that_redis_does_not_take_in_time_is_made_up_for(redis: Re
     cache = VersionedCache(writing)
     await cache.put("lead:ws:1", 1, b"one")
     await redis.execute_command("CLIENT", "PAUSE", "1500", "ALL")
-    await cache.put("lead:ws:1", 2, b"two")
+    async with asyncio.timeout(1.3):  # and nobody waits for it that long
+        await cache.put("lead:ws:1", 2, b"two")
     await eventually(lambda: holds(cache, CachedBody(2, b"two")), seconds=10)
     await cache.close()
     await writing.aclose()
@@ -126,6 +127,19 @@ async def holds(cache: VersionedCache, expected: CachedBody) -> bool:
     return await cache.get("lead:ws:1") == expected
 
 
+async def test_a_fault_under_a_shared_call_leaves_nobody_waiting_for_ever(
+    redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = VersionedCache(redis)
+    await cache.put("lead:ws:1", 1, b"one")
+    with monkeypatch.context() as broken:
+        broken.setattr(redis, "mget", lambda _keys: 1 / 0)
+        waiting = [asyncio.create_task(cache.get("lead:ws:1")) for _ in range(3)]
+        done, _ = await asyncio.wait(waiting, timeout=1)
+        assert len(done) == 3
+    assert await cache.get("lead:ws:1") == CachedBody(1, b"one")
+
+
 async def test_without_redis_a_read_is_a_miss_within_half_a_second(lost_redis: Redis) -> None:
     cache = VersionedCache(lost_redis)
     started = time.monotonic()
@@ -160,6 +174,15 @@ async def test_a_flushed_redis_grants_no_second_burst(redis: Redis) -> None:
     await budget.take()
     await redis.flushdb()
     assert await budget.take(100) > 0
+
+
+async def test_more_than_a_bucket_holds_is_granted_when_it_is_full(redis: Redis, lost_redis: Redis) -> None:
+    """A batch of any size has its turn; it would wait for ever for what the bucket never holds."""
+    for client, limit in ((redis, (20, 1.0)), (lost_redis, (200, 1.0))):
+        budget = RateBudget(client, "conn_1", [limit])
+        async with asyncio.timeout(2):
+            while wait := await budget.take(1000):
+                await asyncio.sleep(wait)
 
 
 async def test_without_redis_a_process_grants_itself_a_tenth(lost_redis: Redis) -> None:

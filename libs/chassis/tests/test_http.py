@@ -113,6 +113,59 @@ async def test_a_call_inside_or_by_another_way_is_refused_before_it_is_sent(url:
         await client.close()
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://example.com:443/",
+        "https://example.com:8443/",
+        "https://user:pw@example.com/",
+        "http://127.0.0.1:8001/",
+        "https://127.0.0.1:8000@example.com/",
+    ],
+)
+def test_a_url_that_could_never_be_called_is_refused_without_a_look_up(url: str) -> None:
+    with pytest.raises(OutboundRefused):
+        OutboundClient("127.0.0.1:8000").check_url(url)
+
+
+async def test_the_environments_proxies_are_not_used(
+    serve: Callable[[Handler], Awaitable[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[bytes] = []
+    proxy = await serve(answering(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nproxy", asked))
+    port = await serve(answering(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\ndirect", []))
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, f"http://127.0.0.1:{proxy}")
+    client = OutboundClient(f"127.0.0.1:{port}")
+    try:
+        assert (await client.request("GET", f"http://127.0.0.1:{port}/")).body == b"direct"
+    finally:
+        await client.close()
+    assert asked == []
+
+
+async def test_an_answer_that_drips_is_given_up_in_time_too(serve: Callable[[Handler], Awaitable[int]]) -> None:
+    async def drip(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
+        with suppress(ConnectionError):
+            for _ in range(1000):
+                writer.write(b"x")
+                await writer.drain()
+                await asyncio.sleep(0.05)
+        writer.close()
+
+    port = await serve(drip)
+    client = OutboundClient(f"127.0.0.1:{port}")
+    try:
+        async with asyncio.timeout(3):
+            with pytest.raises(OutboundFailed) as failed:
+                await client.request("GET", f"http://127.0.0.1:{port}/", timeout=0.3)
+    finally:
+        await client.close()
+    assert failed.value.sent
+
+
 async def test_an_allowed_host_is_reached_and_its_neighbour_port_is_not(
     serve: Callable[[Handler], Awaitable[int]],
 ) -> None:

@@ -59,8 +59,33 @@ async def test_a_cancellation_from_outside_stays_one() -> None:
         await task
 
 
+async def test_a_cancellation_from_outside_that_meets_a_lost_lease_stays_one() -> None:
+    async def renew() -> bool:
+        task.cancel()
+        return False
+
+    async def work() -> None:
+        async with renewing(Lease(new_lease_token(), 0.3), renew):
+            await asyncio.sleep(60)
+
+    task = asyncio.create_task(work())
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+def test_every_claim_has_a_token_of_its_own() -> None:
+    assert len({new_lease_token() for _ in range(100)}) == 100
+
+
 def test_a_lease_says_when_its_holder_must_stop() -> None:
     lease = Lease("t", 0.0)
     with pytest.raises(LeaseLost):
         lease.check()
     assert Lease("t", 30).remaining() == pytest.approx(20, abs=0.1)
+
+
+def test_a_lease_counts_from_when_its_renewal_was_asked_for() -> None:
+    """The database has counted from some moment between the question and the answer: the earlier one is safe."""
+    lease = Lease("t", 30)
+    lease.renewed(time.monotonic() - 5)
+    assert lease.remaining() == pytest.approx(15, abs=0.1)

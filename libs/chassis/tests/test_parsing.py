@@ -50,6 +50,7 @@ def test_what_is_not_json_is_400(body: bytes) -> None:
         (b'{"a":"x\\u0000y"}', "/a"),
         (b'{"a":{"b":["ok","\\u0000"]}}', "/a/b/1"),
         (b'{"a~/":"\\u0000"}', "/a~0~1"),
+        (b'{"a":{"b\\u0000":1}}', "/a"),
         (b'{"a":' + b"[" * 40 + b"]" * 40 + b"}", "/a" + "/0" * 31),
     ],
 )
@@ -114,8 +115,9 @@ def test_no_cursor_makes_it_fail_otherwise(cursor: str) -> None:
 def test_a_cursor_comes_back_as_it_was_made_and_only_for_its_own_question() -> None:
     cursor = make_cursor(["2026-11-25T08:30:00.123Z", "lead_1"], "f1")
     assert parse_cursor(cursor, "f1", 2) == ["2026-11-25T08:30:00.123Z", "lead_1"]
-    with pytest.raises(BadRequest):
-        parse_cursor(cursor, "f2", 2)
+    for filters, length in (("f2", 2), ("f1", 1), ("f1", 3)):
+        with pytest.raises(BadRequest):
+            parse_cursor(cursor, filters, length)
 
 
 def test_a_sealed_secret_opens_for_its_owner_only_and_survives_a_new_key() -> None:
@@ -125,8 +127,10 @@ def test_a_sealed_secret_opens_for_its_owner_only_and_survives_a_new_key() -> No
     assert rotated.open(sealed, b"conn_1") == b"secret"
     assert rotated.needs_rotation(sealed)
     assert not rotated.needs_rotation(rotated.seal(b"secret", b"conn_1"))
+    assert Vault(f"k1:{KEY}").seal(b"secret", b"conn_1") != sealed  # no nonce is used twice
     for broken, aad in (
         (sealed, b"conn_2"),
+        (sealed.replace("v1.", "v2."), b"conn_1"),
         (sealed[:-4] + "AAAA", b"conn_1"),
         ("v1.k9.AAAA", b"conn_1"),
         ("x", b""),
@@ -138,7 +142,7 @@ def test_a_sealed_secret_opens_for_its_owner_only_and_survives_a_new_key() -> No
             rotated.open(broken, aad)
 
 
-@pytest.mark.parametrize("keys", ["", "k1", "k1:notbase64!", "k1:AAAA"])
+@pytest.mark.parametrize("keys", ["", "k1", "k1:notbase64!", "k1:AAAA", f"k1:{KEY[:24]}"])
 def test_wrong_keys_are_refused_at_the_start(keys: str) -> None:
     with pytest.raises(ValueError, match="key"):
         Vault(keys)

@@ -103,6 +103,34 @@ async def test_a_token_with_a_wrong_claim_is_refused(
         await verifier.verify(f"Bearer {identity.token(**claims)}")
 
 
+async def test_clocks_may_differ_by_half_a_minute(verifier: TokenVerifier, identity: TestIdentity) -> None:
+    now = int(time.time())
+    await verifier.verify(f"Bearer {identity.token(exp=now - 20)}")
+    await verifier.verify(f"Bearer {identity.token(iat=now + 20)}")
+    with pytest.raises(Unauthorized):
+        await verifier.verify(f"Bearer {identity.token(exp=now - 40)}")
+
+
+async def test_a_token_that_was_verified_before_expires_all_the_same(
+    verifier: TokenVerifier, identity: TestIdentity, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    token, now = f"Bearer {identity.token(exp=int(time.time()) + 60)}", time.time()
+    await verifier.verify(token)
+    with monkeypatch.context() as later:
+        later.setattr(time, "time", lambda: now + 100)
+        with pytest.raises(Unauthorized, match="expired"):
+            await verifier.verify(token)
+
+
+async def test_as_many_verified_tokens_are_remembered_as_there_is_room_for(
+    verifier: TokenVerifier, identity: TestIdentity, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("chassis.tokens.CACHED_TOKENS", 3)
+    for number in range(5):
+        await verifier.verify(f"Bearer {identity.token(jti=str(number))}")
+    assert len(verifier._verified) == 3
+
+
 async def test_forged_tokens_are_refused(verifier: TokenVerifier, identity: TestIdentity) -> None:
     claims = jwt.decode(identity.token(), options={"verify_signature": False})
     other = jwt.encode(claims, Ed25519PrivateKey.generate(), algorithm="EdDSA", headers={"kid": "test-key"})
@@ -186,6 +214,44 @@ async def test_requests_with_a_new_key_wait_for_one_answer_and_are_all_let_in(id
         principals = await asyncio.gather(*(verifier.verify(token) for token in tokens))
         assert {principal.subject for principal in principals} == {"user_1"}
         assert source.asked == asked + 1
+    finally:
+        await verifier.stop()
+
+
+async def test_tokens_under_made_up_keys_do_not_make_every_request_ask_auth(identity: TestIdentity) -> None:
+    source = Rotating(identity)
+    verifier = TokenVerifier(source, refresh_seconds=3600, poll_seconds=3600)
+    verifier.start()
+    try:
+        assert await verifier.wait_ready(5)
+        for number in range(5):
+            with pytest.raises(Unauthorized):
+                await verifier.verify(signed_by_another(identity, f"made-up-{number}"))
+        assert source.asked == 1
+    finally:
+        await verifier.stop()
+
+
+async def test_nobody_is_let_in_before_the_ended_sessions_are_known(
+    source: Breakable, identity: TestIdentity, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A replica that was down while a session was ended has heard nothing of it."""
+
+    async def not_yet() -> Sequence[Mapping[str, Any]]:
+        raise ConnectionError("auth is away")
+
+    monkeypatch.setattr(source, "ended_sessions", not_yet)
+    verifier = TokenVerifier(source, refresh_seconds=3600, poll_seconds=0.05)
+    verifier.start()
+    try:
+
+        async def has_keys() -> bool:
+            return bool(verifier._keys)
+
+        await eventually(has_keys, seconds=5)
+        with pytest.raises(Unavailable):
+            await verifier.verify(f"Bearer {identity.token()}")
+        assert not verifier.ready.is_set()
     finally:
         await verifier.stop()
 
