@@ -9,6 +9,7 @@ import pytest
 
 from chassis.bus import Bus
 from chassis.consumer import PREFETCH, Consumer, Delivery
+from chassis.context import Context, current, use
 from chassis.database import Transaction
 from chassis.events import encode
 from tests.support.event_process import QUEUE, Effects, Process, consuming, dead_letters, process, user_event
@@ -108,6 +109,25 @@ async def test_who_waits_for_an_event_is_woken_once_and_after_the_commit(process
     stopping.set()
     await task
     assert woken == [([event.id], 1), ([last.id], 2)]
+
+
+async def test_an_events_consequences_are_caused_by_what_caused_it(process: Process) -> None:
+    cause = Context("req_1", "user:user_7", ("wf_1", "conn_2"))
+    seen: list[Context] = []
+
+    async def apply(_tx: Transaction, _deliveries: Sequence[Delivery]) -> None:
+        seen.append(current())
+
+    with use(cause):
+        event = user_event()
+    async with consuming(process, apply):
+        await process.publish(event)
+
+        async def has_seen() -> bool:
+            return bool(seen)
+
+        await eventually(has_seen)
+    assert seen == [cause]
 
 
 async def test_a_message_the_broker_hands_out_in_vain_without_end_gets_into_the_dead_queue(

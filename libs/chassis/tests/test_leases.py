@@ -61,12 +61,14 @@ async def test_a_cancellation_from_outside_stays_one() -> None:
 
 async def test_a_cancellation_from_outside_that_meets_a_lost_lease_stays_one() -> None:
     async def renew() -> bool:
-        task.cancel()
         return False
 
     async def work() -> None:
         async with renewing(Lease(new_lease_token(), 0.3), renew):
-            await asyncio.sleep(60)
+            try:
+                await asyncio.sleep(60)
+            finally:
+                task.cancel()  # the process stops while the work lets go of what it holds
 
     task = asyncio.create_task(work())
     with pytest.raises(asyncio.CancelledError):

@@ -22,20 +22,21 @@ class Breakable:
     def __init__(self, identity: TestIdentity) -> None:
         self._identity = identity
         self.reachable = True
-        self._missed = False
+        self._missed: set[str] = set()
 
-    async def was_missed(self) -> bool:
-        """True once keys were asked for in vain."""
-        return self._missed
+    async def was_missed(self, *what: str) -> bool:
+        """True once these (keys, if nothing is named) were asked for in vain."""
+        return self._missed >= set(what or ("keys",))
 
     async def keys(self) -> Mapping[str, Any]:
         if not self.reachable:
-            self._missed = True
+            self._missed.add("keys")
             raise ConnectionError("auth is away")
         return await self._identity.keys()
 
     async def ended_sessions(self) -> Sequence[Mapping[str, Any]]:
         if not self.reachable:
+            self._missed.add("ended")
             raise ConnectionError("auth is away")
         return await self._identity.ended_sessions()
 
@@ -261,6 +262,7 @@ async def test_a_process_that_never_reached_auth_lets_nobody_in(source: Breakabl
     verifier = TokenVerifier(source, refresh_seconds=0.1, poll_seconds=0.05)
     verifier.start()
     try:
+        await eventually(lambda: source.was_missed("keys", "ended"))
         with pytest.raises(Unavailable):
             await verifier.verify(f"Bearer {identity.token()}")
         identity.end("sess_1")

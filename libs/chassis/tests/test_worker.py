@@ -16,6 +16,14 @@ from tests.support.fixtures import NewDatabase, eventually, owner_dsn
 from tests.support.servers import TestServers
 
 
+@pytest.fixture
+def signals(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
+    """The signals that were sent, instead of sending them."""
+    sent: list[tuple[int, int]] = []
+    monkeypatch.setattr(os, "kill", lambda pid, number: sent.append((pid, number)))
+    return sent
+
+
 class Counting:
     """A duty's work: raises `faults` one after the other, then counts."""
 
@@ -35,7 +43,9 @@ class Counting:
         return check
 
 
-async def test_a_duty_goes_on_after_faults_and_trouble_and_at_once_when_it_is_woken() -> None:
+async def test_a_duty_goes_on_after_faults_and_trouble_and_at_once_when_it_is_woken(
+    signals: list[tuple[int, int]],
+) -> None:
     work, again = Counting(ValueError("a fault"), ConnectionResetError("trouble")), Counting()
     often, seldom = Periodic("often", 0.02, work), Periodic("seldom", 3600, again)
     async with running([often, seldom], drain_seconds=1):
@@ -43,6 +53,7 @@ async def test_a_duty_goes_on_after_faults_and_trouble_and_at_once_when_it_is_wo
         await eventually(again.at_least(1), seconds=2)  # type: ignore[arg-type]
         seldom.wake()
         await eventually(again.at_least(2), seconds=2)  # type: ignore[arg-type]
+    assert signals == []
 
 
 class Duty:
@@ -73,12 +84,10 @@ async def test_duties_finish_what_they_hold_and_one_that_does_not_is_cut_off_in_
     assert (good.state, bad.state) == ("let go", "cut off")
 
 
-async def test_a_duty_that_ends_by_a_fault_ends_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    sent: list[tuple[int, int]] = []
-    monkeypatch.setattr(os, "kill", lambda pid, number: sent.append((pid, number)))
+async def test_a_duty_that_ends_by_a_fault_ends_the_process(signals: list[tuple[int, int]]) -> None:
     async with running([Duty("good"), Duty("bad", fails=True)], drain_seconds=1):
         await asyncio.sleep(0.05)
-        assert sent == [(os.getpid(), signal.SIGTERM)]
+        assert signals == [(os.getpid(), signal.SIGTERM)]
 
 
 async def test_notifications_are_heard_and_a_lost_connection_is_made_anew(
