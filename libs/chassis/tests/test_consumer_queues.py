@@ -76,6 +76,7 @@ async def test_a_message_is_let_go_only_when_its_copy_in_another_queue_is_confir
         moving.set()
         await asyncio.sleep(60)
 
+    publish = process.bus.publish_to_queue
     monkeypatch.setattr(process.bus, "publish_to_queue", never_confirmed)
     await process.bus.publish_event(b"no event", event_id="bad", event_type="user.created", published_ms=1)
     channel = await process.bus.consuming.connection.channel()
@@ -89,6 +90,11 @@ async def test_a_message_is_let_go_only_when_its_copy_in_another_queue_is_confir
     channel = await process.bus.consuming.connection.channel()
     again = await eventually(lambda: take_one(channel))
     assert again.message_id == "bad"
+    monkeypatch.setattr(process.bus, "publish_to_queue", publish)
+    await consumer._take([again])
+    await channel.close()
+    channel = await process.bus.consuming.connection.channel()
+    assert await take_one(channel) is None
 
 
 async def test_who_waits_for_an_event_is_woken_once_and_after_the_commit(process: Process) -> None:

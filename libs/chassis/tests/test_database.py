@@ -194,6 +194,26 @@ async def test_a_commit_that_fails_leaves_neither_the_change_nor_its_event(
     assert announced == []
 
 
+@pytest.mark.parametrize("losses", [1, 2])
+async def test_a_read_whose_connection_is_lost_is_made_once_more(
+    database: Database, superuser: Superuser, losses: int
+) -> None:
+    reads = []
+
+    async def read(connection: asyncpg.pool.PoolConnectionProxy) -> int:
+        reads.append(await connection.fetchval("SELECT pg_backend_pid()"))
+        if len(reads) <= losses:
+            await superuser.execute("SELECT pg_terminate_backend($1)", reads[-1])
+        return int(await connection.fetchval("SELECT 7"))
+
+    if losses == 1:
+        assert await database.read(read) == 7
+    else:
+        with pytest.raises(Unavailable):
+            await database.read(read)
+    assert len(reads) == 2
+
+
 async def test_a_connection_lost_in_commit_leaves_it_unknown_whether_it_happened(
     database: Database, superuser: Superuser
 ) -> None:
