@@ -82,6 +82,11 @@ async def test_a_channel_that_the_broker_closes_is_opened_again(process: Process
     await eventually(lambda: process.is_published(event), seconds=5)
 
 
+async def test_publishing_and_consuming_have_a_connection_each(process: Process) -> None:
+    """An alarm of the broker holds every frame of a connection that publishes: acknowledgements must not be among them."""
+    assert process.bus.publishing.connection is not process.bus.consuming.connection
+
+
 async def test_a_message_nobody_takes_is_refused_and_nothing_else(process: Process) -> None:
     with pytest.raises(MessageRefused):
         await process.bus.publish_to_queue("no.such.queue", b"{}", message_id="m", headers={})

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import asyncpg
@@ -112,6 +113,33 @@ async def test_an_expired_key_is_a_new_request(database: Database) -> None:
     answer = await run_once(write(body=b'{"other":1}'), database, Counting())
     assert answer.status == 201
     assert await rows(database) == 2
+
+
+@pytest.mark.parametrize(("subject", "days"), [("user_alice", 1), ("service:workflows", 30)])
+async def test_a_services_key_is_kept_for_a_month_and_anybody_elses_for_a_day(
+    database: Database, subject: str, days: int
+) -> None:
+    """A run may wait for days between two tries of one step."""
+    await run_once(write(principal=replace(ALICE, subject=subject)), database, Counting())
+    async with database.acquire() as connection:
+        kept = await connection.fetchval("SELECT expires_at - created_at FROM idempotency_keys")
+    assert kept == timedelta(days=days)
+
+
+async def test_an_answer_that_is_no_success_is_not_kept(database: Database) -> None:
+    with pytest.raises(AssertionError):
+        await run_once(write(), database, Counting(status=409))
+    assert (await run_once(write(), database, Counting())).status == 201
+    assert await rows(database) == 1
+
+
+async def test_a_database_lost_twice_is_worth_another_try_with_the_same_key(database: Database) -> None:
+    async def lose(_tx: Transaction) -> Answer:
+        raise ConnectionResetError("gone")
+
+    with pytest.raises(Unavailable):
+        await run_once(write(), database, lose)
+    assert (await run_once(write(), database, Counting())).status == 201
 
 
 async def test_a_first_attempt_that_does_not_end_makes_its_repetition_retryable(dsn: str, broker_url: str) -> None:
