@@ -201,7 +201,10 @@ async def open_database(dsn: str, bus: Bus, *, service: str, pool_size: int) -> 
     """The service's database, once it answers and is durable; waits for a server that is late."""
     control = await _connect_pool(dsn, CONTROL_CONNECTIONS, f"{service} control")
     pool = await _connect_pool(dsn, pool_size, service)
-    await _wait_until_durable(control)
+    # Of both, so that what a process does first finds a connection open: a busy server may take longer to open one than
+    # `acquire` waits, and a process that fails at its start is no use to anybody.
+    for each in (control, pool):
+        await _wait_until_durable(each)
     outbox = Outbox(control, bus)
     outbox.start()
     try:

@@ -248,6 +248,18 @@ async def test_a_server_that_could_lose_commits_is_not_worked_with(
             pass
 
 
+async def test_what_a_process_does_first_finds_a_connection_open(
+    dsn: str, broker_url: str, servers: TestServers
+) -> None:
+    """A busy server may need longer for a new one than anybody waits for it."""
+    owner, name = await asyncpg.connect(servers.postgres_dsn), dsn.rpartition("/")[2]
+    async with open_database(dsn, Bus(broker_url, "leads"), service="leads", pool_size=2) as opened:
+        await owner.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS false')
+        async with opened.acquire() as connection:
+            assert await connection.fetchval("SELECT 1") == 1
+    await owner.close()
+
+
 async def test_no_session_waits_or_holds_locks_for_longer_than_the_gateway_waits_for_an_answer(
     database: Database,
 ) -> None:
