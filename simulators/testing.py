@@ -12,9 +12,15 @@ from typing import Any, Self
 import httpx2
 
 from deploy.local.servers import free_ports
+from simulators.hubspot.accounts import CLIENT_ID, CLIENT_SECRET
 
 START_SECONDS = 20.0
 REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+def grant_of(portal_id: int) -> dict[str, str]:
+    """An OAuth grant of the simulated HubSpot's portal, as a connection's credentials."""
+    return {"client_id": CLIENT_ID, "client_secret": CLIENT_SECRET, "refresh_token": f"refresh-sim-{portal_id}"}
 
 
 class RunningSimulators:

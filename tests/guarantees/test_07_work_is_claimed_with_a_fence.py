@@ -8,11 +8,10 @@ import pytest
 
 from chassis.ids import new_id
 from deploy.local.programs import kind_of
+from tests.guarantees.calls import SECRET, run_to_receiver
 from tests.guarantees.conftest import Account, Simulators
 from tests.support.fixtures import eventually
 from tests.support.system import Client, RunningSystem
-
-SECRET = "whsec_" + "MDEy" * 12
 
 
 async def test_a_worker_paused_during_its_call_comes_back_to_a_run_that_another_has_finished(
@@ -28,7 +27,7 @@ async def test_a_worker_paused_during_its_call_comes_back_to_a_run_that_another_
     assert (await simulators.http.put(f"/_control/webhooks/{receiver}", json=planned)).status_code < 300
     system.signal(other, signal.SIGSTOP)  # so that it is the first that takes the run
     try:
-        run_id = await start_call(system, client, receiver)
+        run_id = await run_to_receiver(system, client, receiver, "retry")
         await eventually(lambda: simulators.deliveries(receiver))
         system.signal(first, signal.SIGSTOP)
     finally:
@@ -55,23 +54,6 @@ def second_worker(system: RunningSystem, service: str) -> str:
     second = system.system.replica(kind, 2)
     system.programs[second.name] = second
     return second.name
-
-
-async def start_call(system: RunningSystem, client: Client, receiver: str) -> str:
-    """Start a run that makes one call; its id."""
-    step = {
-        "id": "call",
-        "type": "http_request",
-        "url": f"{system.simulator_url}/webhooks/{receiver}",
-        "body": {"lead": "{{ lead.id }}"},
-        "sign_with": {"secret": SECRET},
-        "on_unknown": "retry",
-    }
-    body = {"name": receiver, "trigger": {"type": "manual"}, "steps": [step], "start": {"lead_id": "lead-1"}}
-    answer = await client.post("/api/workflows", body)
-    assert answer.status_code == 201, answer.text
-    status = (await client.get(f"/api/workflows/{answer.json()['id']}/status")).json()
-    return str(status["latest_run"]["id"])
 
 
 async def completed(client: Client, run_id: str) -> Any:

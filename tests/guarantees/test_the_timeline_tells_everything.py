@@ -6,11 +6,11 @@ from typing import Any
 import orjson
 
 from chassis.ids import new_id
+from tests.guarantees.calls import SECRET
 from tests.guarantees.conftest import Account, Simulators
 from tests.support.fixtures import eventually
 from tests.support.system import Client, RunningSystem
 
-SECRET = "whsec_" + "MDEy" * 12
 ANNOUNCED = "SELECT body, published_at FROM outbox WHERE published_at IS NOT NULL OR parked_at IS NULL ORDER BY seq"
 
 

@@ -12,12 +12,12 @@ from deploy.local.run_lock import break_off_holder, exclusive
 from deploy.local.settings import REPOSITORY
 
 HOLDER = """
-import sys, time
+import signal, sys
 from pathlib import Path
 from deploy.local.run_lock import exclusive
 with exclusive(Path(sys.argv[1])):
     print("held", flush=True)
-    time.sleep(60)
+    signal.pause()
 """
 
 

@@ -235,7 +235,7 @@ async def test_a_dependency_that_hangs_keeps_nobody_waiting(monkeypatch: pytest.
     health = Health()
 
     async def hang() -> None:
-        await asyncio.sleep(60)
+        await asyncio.Event().wait()
 
     health.add("postgresql", hang)
     found = await asyncio.wait_for(health.check(), 2)

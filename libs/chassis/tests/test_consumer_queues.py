@@ -28,7 +28,7 @@ async def test_a_consumer_holds_no_more_than_its_prefetch_and_leaves_the_rest_to
 
     async def never_done(_tx: Transaction, _deliveries: Sequence[Delivery]) -> None:
         busy.set()
-        await asyncio.sleep(60)
+        await asyncio.Event().wait()
 
     await asyncio.gather(*(process.publish(user_event(f"user_{number}")) for number in range(PREFETCH + 50)))
     consumer = Consumer(process.bus, process.database, queue=QUEUE, apply=never_done)
@@ -74,7 +74,7 @@ async def test_a_message_is_let_go_only_when_its_copy_in_another_queue_is_confir
 
     async def never_confirmed(*_: Any, **__: Any) -> None:
         moving.set()
-        await asyncio.sleep(60)
+        await asyncio.Event().wait()
 
     publish = process.bus.publish_to_queue
     monkeypatch.setattr(process.bus, "publish_to_queue", never_confirmed)
@@ -144,10 +144,11 @@ async def test_a_message_the_broker_hands_out_in_vain_without_end_gets_into_the_
     await process.publish(event)
     for _ in range(process.bus.topology.delivery_limit + 2):
         channel = await process.bus.consuming.connection.channel()
-        for _ in range(50):
-            if await take_one(channel) is not None or await is_dead(process):
-                break
-            await asyncio.sleep(0.02)
+
+        async def is_handed_out(channel: aio_pika.abc.AbstractChannel = channel) -> bool:
+            return await take_one(channel) is not None or await is_dead(process)
+
+        await eventually(is_handed_out)
         await channel.close()
         if await is_dead(process):
             break

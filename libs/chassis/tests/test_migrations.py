@@ -10,7 +10,7 @@ import pytest
 from chassis import migrations
 from chassis.ids import new_id
 from chassis.migrations import Migration, find_migrations, migrate
-from tests.support.fixtures import NewDatabase, owner_dsn
+from tests.support.fixtures import NewDatabase, eventually, owner_dsn
 from tests.support.servers import TestServers
 
 
@@ -76,6 +76,15 @@ async def test_a_file_that_asks_for_it_runs_outside_a_transaction(
     assert await migrate(empty, "chassis", role="chassis") == []
 
 
+async def waits_for_a_lock(connection: "asyncpg.Connection[asyncpg.Record]") -> bool:
+    """Whether some session of this database waits for a lock now."""
+    return bool(
+        await connection.fetchval(
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        )
+    )
+
+
 async def test_a_table_in_use_is_changed_when_it_is_free_and_its_readers_do_not_queue_behind(
     role_dsn: str, servers: TestServers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -84,12 +93,13 @@ async def test_a_table_in_use_is_changed_when_it_is_free_and_its_readers_do_not_
     files = [Migration("chassis/9", "ALTER TABLE seeds ADD COLUMN more text")]
     monkeypatch.setattr(migrations, "find_migrations", lambda _package: files)
     user, reader = await asyncpg.connect(role_dsn), await asyncpg.connect(role_dsn)
+    watcher = await asyncpg.connect(owner_dsn(servers, role_dsn))
     async with user.transaction():
         await user.execute("SELECT count(*) FROM seeds")
         task = asyncio.create_task(migrate(owner_dsn(servers, role_dsn), "chassis", role="chassis"))
-        await asyncio.sleep(0.5)
+        await eventually(lambda: waits_for_a_lock(watcher))
         assert not task.done()
         await asyncio.wait_for(reader.execute("SELECT count(*) FROM seeds"), 1)
     assert await asyncio.wait_for(task, 5) == ["chassis/9"]
-    await user.close()
-    await reader.close()
+    for connection in (user, reader, watcher):
+        await connection.close()

@@ -2,7 +2,6 @@
 
 import asyncio
 import signal
-import socket
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -10,6 +9,9 @@ from dataclasses import dataclass
 
 import httpx2
 import pytest
+
+from deploy.local.servers import free_ports
+from tests.support.fixtures import eventually
 
 PROGRAM = """
 import asyncio, sys
@@ -35,7 +37,7 @@ async def slow(seconds: float) -> dict[str, bool]:
 async def lifespan(_app):
     print("starting", flush=True)
     if sys.argv[2] == "waits":
-        await asyncio.sleep(60)
+        await asyncio.Event().wait()
     if sys.argv[2] == "fails":
         raise RuntimeError("no database of that name")
     yield {}
@@ -72,8 +74,7 @@ async def start() -> AsyncIterator[Callable[[str], Awaitable[Running]]]:
     started: list[Running] = []
 
     async def begin(how: str) -> Running:
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            port = free.getsockname()[1]
+        [port] = free_ports(1)
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-c", PROGRAM, str(port), how, stdout=asyncio.subprocess.PIPE
         )
@@ -99,10 +100,16 @@ async def test_answers_under_way_leave_whole_and_new_requests_go_elsewhere_for_n
         for _ in range(2):
             await running.says("inside")
         running.process.send_signal(signal.SIGTERM)
-        await asyncio.sleep(0.2)
         async with httpx2.AsyncClient(base_url=running.url, trust_env=False) as other:
-            with pytest.raises(httpx2.ConnectError):
-                await other.get("/health/live")
+
+            async def is_closed() -> bool:
+                try:
+                    await other.get("/health/live", headers={"Connection": "close"})
+                except httpx2.ConnectError:
+                    return True
+                return False
+
+            await eventually(is_closed, seconds=0.4)  # before the first answer is there
         answer = await short
         assert (answer.status_code, answer.json()) == (200, {"done": True})
         await running.says("ended")  # what it owns is given up in order all the same

@@ -86,7 +86,11 @@ async def test_duties_finish_what_they_hold_and_one_that_does_not_is_cut_off_in_
 
 async def test_a_duty_that_ends_by_a_fault_ends_the_process(signals: list[tuple[int, int]]) -> None:
     async with running([Duty("good"), Duty("bad", fails=True)], drain_seconds=1):
-        await asyncio.sleep(0.05)
+
+        async def is_told() -> bool:
+            return bool(signals)
+
+        await eventually(is_told)
         assert signals == [(os.getpid(), signal.SIGTERM)]
 
 

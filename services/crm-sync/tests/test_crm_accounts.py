@@ -8,6 +8,7 @@ from crm_sync.connectors.protocol import Preparation, TroubleKind, VendorTrouble
 from crm_sync.credentials import reseal
 from crm_sync.models import ConnectionKey
 from crm_sync.repository import read_connection, record_preparation
+from simulators.testing import grant_of
 from tests.support.fixtures import eventually
 
 CONNECTIONS = "/api/crm/connections"
@@ -15,14 +16,6 @@ ACCOUNT = "account.details"
 PROPERTIES = "properties.batch_read"
 UPSERT = "contacts.batch_upsert"
 UPDATE = "contacts.batch_update"
-
-
-def grant_of(portal):
-    return {
-        "client_id": "sim-client-id",
-        "client_secret": "sim-client-secret",
-        "refresh_token": f"refresh-sim-{portal}",
-    }
 
 
 async def give_credentials(crm, connection, credentials):

@@ -5,19 +5,11 @@ import asyncio
 from crm_sync.access import AccessKeeper
 from crm_sync.models import ConnectionKey
 from crm_sync.repository import read_connection
+from simulators.testing import grant_of
 from tests.support.fixtures import eventually
 
 CONNECTIONS = "/api/crm/connections"
 UPSERT = "contacts.batch_upsert"
-
-
-def grant_of(crm):
-    """The account's OAuth grant, as the simulator knows it."""
-    return {
-        "client_id": "sim-client-id",
-        "client_secret": "sim-client-secret",
-        "refresh_token": f"refresh-sim-{crm.portal}",
-    }
 
 
 def refreshes(crm):
@@ -27,7 +19,7 @@ def refreshes(crm):
 
 
 async def test_an_oauth_connection_refreshes_its_token_and_keeps_it(crm):
-    connection = await crm.connect(credentials=grant_of(crm))
+    connection = await crm.connect(credentials=grant_of(crm.portal))
     await crm.lead("lead_1")
     await crm.in_step("lead_1", connection)
     await crm.lead("lead_2")
@@ -40,7 +32,7 @@ async def test_an_oauth_connection_refreshes_its_token_and_keeps_it(crm):
 
 
 async def test_a_token_that_ends_soon_is_replaced_before_it_does(crm):
-    connection = await crm.connect(credentials=grant_of(crm))
+    connection = await crm.connect(credentials=grant_of(crm.portal))
     await crm.lead("lead_1")
     await crm.in_step("lead_1", connection)
     for left, used in ((70, 1), (50, 2)):
@@ -53,7 +45,7 @@ async def test_a_token_that_ends_soon_is_replaced_before_it_does(crm):
 
 
 async def test_a_token_refused_again_right_after_its_refresh_needs_a_person(crm):
-    connection = await crm.connect(credentials=grant_of(crm))
+    connection = await crm.connect(credentials=grant_of(crm.portal))
     await crm.lead("lead_0")
     await crm.in_step("lead_0", connection)
     crm.fault(UPSERT, {"do": "expire_token"}, times=None)
@@ -65,7 +57,7 @@ async def test_a_token_refused_again_right_after_its_refresh_needs_a_person(crm)
 
 async def test_one_of_many_refreshes_the_token_and_the_others_take_it(crm):
     """Keepers of their own, as in processes of their own; the token endpoint is slow, so that all come while it is asked."""
-    made = await crm.connect(mode="selected", credentials=grant_of(crm))
+    made = await crm.connect(mode="selected", credentials=grant_of(crm.portal))
     checks = crm.service.http.state["checks"]
     connector = checks.connectors["hubspot"]
     connection = await checks.database.read(lambda db: read_connection(db, ConnectionKey(crm.workspace, made["id"])))
@@ -84,7 +76,7 @@ async def test_one_of_many_refreshes_the_token_and_the_others_take_it(crm):
 
 
 async def test_a_refresh_does_not_undo_credentials_given_meanwhile(crm):
-    made = await crm.connect(mode="selected", credentials=grant_of(crm))
+    made = await crm.connect(mode="selected", credentials=grant_of(crm.portal))
     path = f"{CONNECTIONS}/{made['id']}"
     before = crm.simulators.control("GET", "hubspot/requests?operation=oauth.token")["requests"]
     crm.simulators.control("PUT", "hubspot/behaviour", {"latency_min_seconds": 0.3})

@@ -83,9 +83,8 @@ def _work(connection: Connection, connector: Connector, claim: Claim, record_id:
     held, empty = claim.sent, "" if connector.text_only else None
     if claim.unsettled_lead is not None:
         held = in_doubt(held, render(connection.mapping, claim.unsettled_lead, text_only=connector.text_only))
-    if (
-        held is not None
-    ):  # what is mapped no longer is ours no longer: it keeps its value, and may not even exist any more
+    if held is not None:
+        # What is mapped no longer is ours no longer: it keeps its value, and may not even exist any more.
         mapped = mapped_names(connection.mapping)
         held = {name: value for name, value in held.items() if name in mapped}
     record = Record(
