@@ -1,6 +1,6 @@
 """One running system for all tests of the whole: a test that breaks something puts it right again."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 
 import pytest
 
@@ -8,9 +8,10 @@ from tests.support.system import Client, RunningSystem, running_system
 
 
 @pytest.fixture(scope="session")
-def system() -> Iterator[RunningSystem]:
+async def system() -> AsyncIterator[RunningSystem]:
     with running_system() as started:
         yield started
+        await started.close()
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ async def test_rabbitmq_away_for_20_seconds_under_writes_costs_no_write_and_no_e
     system: RunningSystem, client: Client
 ) -> None:
     history = History()
-    async with load(client, history, per_second=20):
+    async with load(client, history, per_second=10):
         await asyncio.sleep(0.5)
         await asyncio.to_thread(system.stop_server, "rabbitmq")
         await asyncio.sleep(20)

@@ -73,8 +73,8 @@ async def open_process(dsn: str, broker_url: str) -> AsyncIterator[Process]:
 
 
 @pytest.fixture
-async def process(new_database: NewDatabase, broker_url: str) -> AsyncIterator[Process]:
-    async with open_process(await new_database("chassis"), broker_url) as opened:
+async def process(emptied_database: NewDatabase, broker_url: str) -> AsyncIterator[Process]:
+    async with open_process(await emptied_database("chassis"), broker_url) as opened:
         for link in (opened.bus.publishing, opened.bus.consuming):
             await asyncio.wait_for(link.up.wait(), 10)
         yield opened

@@ -56,6 +56,7 @@ class RunningSystem:
         self.programs: dict[str, Program] = {}
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self._servers: dict[str, Launched] = {}
+        self._pools: dict[str, asyncpg.Pool] = {}
 
     @property
     def url(self) -> str:
@@ -178,11 +179,21 @@ class RunningSystem:
 
     async def sql(self, owner: str, statement: str, *values: Any) -> list[asyncpg.Record]:
         """Ask a service's database as its owner."""
-        connection = await asyncpg.connect(self.system.postgresql.dsn(database_of(owner)))
+        if owner not in self._pools:
+            dsn = self.system.postgresql.dsn(database_of(owner))
+            self._pools[owner] = await asyncpg.create_pool(dsn, min_size=0, max_size=4)
+        pool = self._pools[owner]
         try:
-            return list(await connection.fetch(statement, *values))
-        finally:
-            await connection.close()
+            return list(await pool.fetch(statement, *values))
+        except (asyncpg.PostgresConnectionError, asyncpg.InterfaceError, OSError):
+            # The connections are of before a restart.
+            await pool.expire_connections()
+            return list(await pool.fetch(statement, *values))
+
+    async def close(self) -> None:
+        """Let go of the connections of `sql`."""
+        for pool in self._pools.values():
+            await pool.close()
 
     async def sign_in(self) -> "Client":
         """A client of the gateway, signed in as the administrator."""

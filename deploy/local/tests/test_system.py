@@ -89,7 +89,7 @@ class Load:
             api.close()
 
     def _ask(self, number: int, api: Api) -> None:
-        while not self._ended.wait(0.04):
+        while not self._ended.wait(0.1):
             for method, path, body in (
                 ("GET", "/api/leads/lead-1", None),
                 ("POST", "/api/leads", {"email": f"load-{number}-{time.time_ns()}@example.com"}),

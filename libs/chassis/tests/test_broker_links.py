@@ -61,11 +61,11 @@ async def test_a_broker_that_falls_silent_while_a_link_is_opened_is_connected_to
 
 
 async def test_a_broker_that_never_confirms_is_not_waited_for(
-    new_database: NewDatabase, pipe: Pipe, monkeypatch: pytest.MonkeyPatch
+    emptied_database: NewDatabase, pipe: Pipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Who publishes is told so, long before the heartbeats end the connection."""
     monkeypatch.setattr(bus, "PUBLISH_TIMEOUT_SECONDS", 0.3)
-    async with open_process(await new_database("chassis"), pipe.url) as process:
+    async with open_process(await emptied_database("chassis"), pipe.url) as process:
         await asyncio.wait_for(process.bus.publishing.up.wait(), 10)
         pipe.fall_silent()
         with pytest.raises(BrokerUnavailable):

@@ -44,8 +44,8 @@ class Counting:
 
 
 @pytest.fixture
-async def dsn(new_database: NewDatabase) -> str:
-    return await new_database("chassis")
+async def dsn(emptied_database: NewDatabase) -> str:
+    return await emptied_database("chassis")
 
 
 @pytest.fixture

@@ -69,10 +69,10 @@ async def test_an_event_of_a_rolled_back_transaction_is_never_announced(process:
 
 
 async def test_a_process_that_stops_publishes_what_it_has_committed(
-    new_database: NewDatabase, broker_url: str, servers: TestServers
+    emptied_database: NewDatabase, broker_url: str, servers: TestServers
 ) -> None:
     """Nothing is left to the relay of another process, which would take it ten seconds later only."""
-    async with open_process(await new_database("chassis"), broker_url) as process:
+    async with open_process(await emptied_database("chassis"), broker_url) as process:
         await asyncio.wait_for(process.bus.publishing.up.wait(), 10)
         async with process.database.transaction() as tx:
             for number in range(300):
@@ -257,11 +257,11 @@ async def test_an_event_above_the_limit_is_refused_where_it_is_written(process: 
 
 
 async def test_events_committed_while_the_broker_is_away_are_published_once_it_is_back(
-    new_database: NewDatabase, pipe: Pipe
+    emptied_database: NewDatabase, pipe: Pipe
 ) -> None:
     """By their writer and at once: not when its ten seconds are over and a relay takes them."""
     pipe.close()
-    async with open_process(await new_database("chassis"), pipe.url) as process:
+    async with open_process(await emptied_database("chassis"), pipe.url) as process:
         event = user_event()
         async with process.database.transaction() as tx:
             tx.emit(event)
@@ -312,8 +312,10 @@ async def test_of_more_events_than_may_wait_the_newest_are_kept(
     assert [waiting._waiting.get_nowait() for _ in range(3)] == rows[2:]
 
 
-async def test_a_broker_with_an_alarm_is_sent_nothing_until_it_is_over(new_database: NewDatabase, pipe: Pipe) -> None:
-    async with open_process(await new_database("chassis"), pipe.url) as process:
+async def test_a_broker_with_an_alarm_is_sent_nothing_until_it_is_over(
+    emptied_database: NewDatabase, pipe: Pipe
+) -> None:
+    async with open_process(await emptied_database("chassis"), pipe.url) as process:
         await asyncio.wait_for(process.bus.publishing.up.wait(), 10)
         pipe.send(commands.Connection.Blocked("low on memory"))
         await asyncio.sleep(0.1)

@@ -14,9 +14,9 @@ from tests.support.fixtures import NewDatabase, eventually
 
 
 @pytest.fixture
-async def database(new_database: NewDatabase, broker_url: str) -> AsyncIterator[Database]:
+async def database(emptied_database: NewDatabase, broker_url: str) -> AsyncIterator[Database]:
     async with open_database(
-        await new_database("chassis"), Bus(broker_url, "leads"), service="leads", pool_size=2
+        await emptied_database("chassis"), Bus(broker_url, "leads"), service="leads", pool_size=2
     ) as opened:
         yield opened
 

@@ -51,33 +51,14 @@ async def internal_url(identity: TestIdentity) -> AsyncIterator[str]:
         server.close()
 
 
-TABLES = [
-    "timeline",
-    "external_ids",
-    "leads",
-    "users",
-    "workspace_settings",
-    "outbox",
-    "inbox",
-    "inbox_suspects",
-    "idempotency_keys",
-    "seeds",
-]
-
-
 @pytest.fixture
 async def settings(
     service_settings: Callable[..., Awaitable[Any]],
-    shared_database: Callable[[str], Awaitable[str]],
+    emptied_database: Callable[[str], Awaitable[str]],
     internal_url: str,
 ) -> Settings:
     """Settings on the session's database, broker and cache, all of them emptied."""
-    database_url = await shared_database("leads")
-    connection = await asyncpg.connect(database_url)
-    try:
-        await connection.execute(";".join(f"DELETE FROM {table}" for table in TABLES))
-    finally:
-        await connection.close()
+    database_url = await emptied_database("leads")
     made: Settings = await service_settings(
         Settings, database_url=database_url, internal_url=internal_url, revocation_poll_seconds=0.2
     )

@@ -93,16 +93,12 @@ async def session_database(session_settings: WorkflowsSettings) -> AsyncIterator
     await connection.close()
 
 
-TABLES = (
-    "step_attempts", "run_steps", "runs", "rotations", "secrets", "workflow_versions", "workflows", "users", "lead_view", "crm_view",
-    "outbox", "inbox", "inbox_suspects", "idempotency_keys",
-)  # fmt: skip
-
-
 @pytest.fixture
-async def database(session_database: asyncpg.Connection) -> asyncpg.Connection:
+async def database(
+    session_database: asyncpg.Connection, emptied_database: Callable[[str], Awaitable[str]]
+) -> asyncpg.Connection:
     """A connection of the service's role to its database, emptied."""
-    await session_database.execute("".join(f"DELETE FROM {table};" for table in TABLES))
+    await emptied_database("workflows")
     return session_database
 
 
