@@ -28,7 +28,7 @@ CODE = libs services simulators gateway deploy tests conftest.py
 # Every service has a package named tests, so mypy looks at each of them by itself.
 OWN_TESTS = $(wildcard services/*/tests libs/*/tests)
 
-TEST_PROCESSES ?= 0
+TEST_PROCESSES ?= 3
 
 # `make scale leads=3` and `make logs service=leads` take their words from the command line.
 SCALABLE = auth leads workflows crm-sync leads-worker workflows-worker crm-sync-worker

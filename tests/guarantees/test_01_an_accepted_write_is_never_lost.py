@@ -42,6 +42,7 @@ async def test_a_replica_killed_in_the_middle_of_a_post_costs_the_client_nothing
     assert set(history.statuses) == {201}
     assert not history.unknown
     await history.check(system)
+    # What the dead replica did not publish is another's after ten seconds.
     await eventually(lambda: all_taken(system, history.ok.values()), seconds=20)
 
 

@@ -4,11 +4,11 @@ import asyncio
 from collections.abc import Sequence
 
 import msgspec
-import orjson
 from redis.asyncio import Redis
 
 from chassis.http import OutboundClient, OutboundFailed, OutboundRefused
 from chassis.ratelimit import RateBudget
+from chassis.redaction import redact
 from crm_sync.connectors.protocol import (
     Access,
     Ask,
@@ -23,7 +23,6 @@ from crm_sync.connectors.protocol import (
 from crm_sync.credentials import Credentials
 
 PATIENCE_SECONDS = 2.0
-_SHORTEST_SECRET = 8
 
 
 class BudgetSpent(Exception):
@@ -88,17 +87,8 @@ class VendorCaller:
 
 def without_secrets(body: bytes, credentials: Credentials) -> bytes:
     """An error's body as it may be stored and shown: an answer that quotes our credentials must not spread them."""
-    try:
-        body = orjson.dumps(orjson.loads(body))  # in JSON a secret may be written with escapes: `\/` for `/`, say
-    except orjson.JSONDecodeError:
-        pass  # no JSON: looked through as it is
-    except orjson.JSONEncodeError:
-        return b"{}"  # too deep to be looked through
-    for secret in _texts(msgspec.to_builtins(credentials)):
-        if len(secret) >= _SHORTEST_SECRET:
-            for written in (orjson.dumps(secret)[1:-1], secret.encode()):
-                body = body.replace(written, b"[hidden]")
-    return body
+    text = body.decode(errors="surrogateescape")
+    return redact(text, _texts(msgspec.to_builtins(credentials))).encode(errors="surrogateescape")
 
 
 def _texts(value: object) -> Sequence[str]:

@@ -166,6 +166,12 @@ class Crm:
     async def in_step(self, lead_id: str, connection: dict[str, Any], version: int = 1, **more: Any) -> dict[str, Any]:
         return await self.until(lead_id, connection, synced_version=version, state="in_step", **more)
 
+    async def outlive_leases(self) -> None:
+        """As if the time were over for which a dead worker's claims are kept for it."""
+        await self.database.execute(
+            "UPDATE sync_states SET next_try_at = now() WHERE workspace_id = $1 AND state = 'in_flight'", self.workspace
+        )
+
     async def shown(self, connection: dict[str, Any]) -> dict[str, Any]:
         found: dict[str, Any] = (await self.client.get(f"/api/crm/connections/{connection['id']}")).json()
         return found

@@ -337,7 +337,7 @@ async def test_secrets_are_never_shown_nor_stored_in_the_clear(crm, capfd):
     created = await crm.connect()
     await crm.lead("lead_1")
     dead = await crm.until("lead_1", created, state="dead")
-    assert "[hidden]" in dead["last_error"]["message"]
+    assert "[redacted]" in dead["last_error"]["message"]
     texts = [json.dumps(created), json.dumps(dead), json.dumps(await crm.shown(created))]
     tables = ("connections", "sync_states", "outbox", "idempotency_keys")
     for table in tables:

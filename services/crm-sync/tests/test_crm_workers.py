@@ -32,6 +32,7 @@ async def test_a_crash_between_the_crms_accept_and_our_result_leaves_one_contact
     dying = await start_process(failpoint="sync.after_call")
     await own_crm.lead("lead_1", **first)
     assert await dying.exit_code() == -signal.SIGKILL
+    await own_crm.outlive_leases()
     assert len(own_crm.contacts()) == 1
     await own_crm.lead("lead_1", 2, **second)
     await start_worker()
@@ -49,6 +50,7 @@ async def test_what_a_dead_workers_call_may_have_filled_is_cleared_if_the_lead_h
     dying = await start_process(failpoint="sync.after_call")
     await own_crm.lead("lead_1", company="Engines", title=None)
     assert await dying.exit_code() == -signal.SIGKILL
+    await own_crm.outlive_leases()
     [contact] = own_crm.contacts()
     path = f"/crm/v3/objects/contacts/{contact['id']}"
     headers = {"authorization": f"Bearer pat-sim-{own_crm.portal}"}
@@ -69,6 +71,7 @@ async def test_a_worker_killed_anywhere_on_the_way_leaves_one_contact_and_one_ev
     dying = await start_process(failpoint=failpoint)
     await own_crm.lead("lead_1")
     assert await dying.exit_code() == -signal.SIGKILL
+    await own_crm.outlive_leases()
     await start_worker()
     await own_crm.in_step("lead_1", connection, seconds=20)
     assert len(own_crm.contacts()) == 1

@@ -23,6 +23,13 @@ MAX_WORDS: Final = 8
 UNOWNED: Final = "none"
 Moment = Annotated[AwareDatetime, AfterValidator(in_utc)]
 
+
+def _few_words(text: str) -> str:
+    if len(text.split()) > MAX_WORDS:
+        raise ValueError(f"must be {MAX_WORDS} words or fewer")
+    return text
+
+
 Sort = Literal["created_at", "-created_at", "updated_at", "-updated_at", "score", "-score", "last_name", "-last_name"]
 
 
@@ -31,7 +38,11 @@ class ListQuery(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    q: str | None = Field(None, max_length=200, description="Words that name, e-mail, phone or company must contain.")
+    q: Annotated[str, AfterValidator(_few_words)] | None = Field(
+        None,
+        max_length=200,
+        description="Up to eight words, each of which name, e-mail, phone or company must contain.",
+    )
     stage: list[Stage] = Field([], max_length=5)
     source: list[str] = Field([], max_length=20)
     owner_id: list[str] = Field([], max_length=20, description="`none` alone lists leads without an owner.")
@@ -147,7 +158,7 @@ def _conditions(query: ListQuery, region: str) -> list[tuple[str, tuple[Any, ...
     if query.company is not None:
         found.append(("where_company", (query.company, f"%{_escaped(query.company)}%")))
     found += [(f"where_{name}", (getattr(query, name),)) for name in _PLAIN if getattr(query, name) is not None]
-    found += [("where_word", (_pattern(word),)) for word in (query.q or "").split()[:MAX_WORDS]]
+    found += [("where_word", (_pattern(word),)) for word in (query.q or "").split()]
     return found
 
 

@@ -91,6 +91,7 @@ BAD_QUERIES = [
     ("q=a%00b", 422, "?q"),
     ("source=a%00b", 422, "?source"),
     ("q=" + "x" * 201, 422, "?q"),
+    ("q=" + "+".join("abcdefghi"), 422, "?q"),
     ("cursor=hello", 400, None),
     ("cursor=%00", 422, "?cursor"),
     ("cursor=WyJhIl0", 400, None),

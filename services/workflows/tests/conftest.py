@@ -93,6 +93,13 @@ async def session_database(session_settings: WorkflowsSettings) -> AsyncIterator
     await connection.close()
 
 
+TABLES = (
+    "step_attempts", "run_steps", "runs", "rotations", "secrets", "workflow_versions", "workflows", "users", "lead_view", "crm_view",
+    "outbox", "inbox", "inbox_suspects", "idempotency_keys",
+)  # fmt: skip
+"""Where the service keeps anything; what names another comes before it."""
+
+
 @pytest.fixture
 async def database(
     session_database: asyncpg.Connection, emptied_database: Callable[[str], Awaitable[str]]
@@ -322,6 +329,21 @@ class Desk:
             found: dict[str, Any] = await eventually(reached, seconds=seconds)
         except AssertionError as error:
             raise AssertionError(f"{error}; the run: {await self.run(run_id)}") from error
+        return found
+
+    async def outlive_leases(self) -> None:
+        """As if the time were over for which a dead worker's claims are kept for it."""
+        await self.database.execute("UPDATE runs SET due_at = now() WHERE state = 'running'")
+
+    async def until_without_pauses(self, run_id: str, *states: str, seconds: float = 10) -> dict[str, Any]:
+        """As `until`; the pauses before repetitions are over at once."""
+
+        async def reached() -> dict[str, Any] | None:
+            await self.database.execute("UPDATE runs SET due_at = now() WHERE state = 'retrying'")
+            run = await self.run(run_id)
+            return run if run["state"] in states else None
+
+        found: dict[str, Any] = await eventually(reached, seconds=seconds)
         return found
 
     async def steer(self, run_id: str, verb: str, **body: Any) -> dict[str, Any]:

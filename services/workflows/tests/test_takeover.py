@@ -42,6 +42,7 @@ async def test_a_crash_between_a_call_and_its_result_follows_the_steps_wish(
     run_id = await started(desk, hook(desk, on_unknown=policy, **verify), STOP)
     process = await start_process(failpoint="step.after_call:1", **QUICK_LEASE)
     assert await process.exit_code(30) == -signal.SIGKILL
+    await desk.outlive_leases()
     assert len(desk.neighbours.received("/hooks/a")) == 1
     await start_worker(**QUICK_LEASE)
     run = await desk.until(run_id, state, seconds=20)
@@ -58,6 +59,7 @@ async def test_a_crash_before_a_services_answer_is_written_down_has_one_effect(
     run_id = await started(desk, {"id": "stage", "type": "update_lead", "set": {"stage": "contacted"}}, STOP)
     process = await start_process(failpoint="step.after_call:1", **QUICK_LEASE)
     assert await process.exit_code(30) == -signal.SIGKILL
+    await desk.outlive_leases()
     await start_worker(**QUICK_LEASE)
     await desk.until(run_id, "completed", seconds=20)
     assert len(desk.neighbours.received("/api/leads", "PATCH")) == 2
@@ -70,6 +72,7 @@ async def test_a_finished_call_is_not_made_again_after_a_crash(
     run_id = await started(desk, hook(desk), hook(desk, "b", id="second", on_unknown="retry"), STOP)
     process = await start_process(failpoint="step.before_call:2", **QUICK_LEASE)
     assert await process.exit_code(30) == -signal.SIGKILL
+    await desk.outlive_leases()
     await start_worker(**QUICK_LEASE)
     await desk.until(run_id, "completed", seconds=20)
     assert len(desk.neighbours.received("/hooks/a")) == 1

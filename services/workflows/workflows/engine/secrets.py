@@ -5,7 +5,6 @@ sending that back keeps the secret.
 """
 
 import copy
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,14 +12,6 @@ from typing import Any
 from pydantic import BaseModel, Field, model_validator
 
 from workflows.engine.definition import Definition, Strict
-
-REDACTED = "[redacted]"
-_SHORTEST_REDACTED = 6
-"""Shorter texts occur by chance, and are no secrets."""
-_LONGEST_ESCAPE = 16
-"""Characters that one may take in the text, a few levels deep."""
-_WRITTEN = re.compile(r"\\+u(?P<code>[0-9A-Fa-f]{4})|\\*(?P<character>.)", re.DOTALL)
-"""One character as JSON strings write it; each JSON string within another adds back-slashes."""
 
 
 class SecretRef(Strict):
@@ -86,38 +77,3 @@ def _replace(document: Any, pointer: str, value: Any) -> None:
     for part in way:
         document = document[int(part)] if isinstance(document, list) else document[part]
     document[last] = value
-
-
-def redact(text: str, secrets: Mapping[str, str], limit: int | None = None) -> str:
-    """`text` without any of the secrets, also where JSON escapes stand for their characters: for what a receiver sends back.
-
-    With a `limit`, its first so many characters; a secret that begins within them goes as a whole.
-    """
-    named = sorted({part for secret in secrets.values() for part in _parts(secret)}, key=len, reverse=True)
-    if not named:
-        return text[:limit]
-    reach = None if limit is None else limit + len(named[0]) * _LONGEST_ESCAPE
-    plain, begins = _read(text[:reach])
-    kept, done = [], 0
-    for match in re.finditer("|".join(map(re.escape, named)), plain):
-        if limit is not None and begins[match.start()] >= limit:
-            break
-        kept += [text[done : begins[match.start()]], REDACTED]
-        done = begins[match.end()]
-    return "".join(kept) + text[done:limit]
-
-
-def _parts(secret: str) -> Iterator[str]:
-    """What to look for: the whole, and what follows a scheme such as Bearer or the mark of a signing secret."""
-    for part in (secret, secret.rpartition(" ")[2], secret.removeprefix("whsec_")):
-        if len(plain := _read(part)[0]) >= _SHORTEST_REDACTED:
-            yield plain
-
-
-def _read(text: str) -> tuple[str, list[int]]:
-    """What is written in `text`, however often it was put into JSON strings, and where each character of that begins in `text`."""
-    characters, begins = [], []
-    for unit in _WRITTEN.finditer(text):
-        characters.append(chr(int(unit["code"], 16)) if unit["code"] else unit["character"])
-        begins.append(unit.start())
-    return "".join(characters), [*begins, len(text)]

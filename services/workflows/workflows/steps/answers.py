@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 
 from chassis.http import OutboundResponse
-from workflows.engine.secrets import redact
+from chassis.redaction import redact
 from workflows.steps.kinds import Failed, Outcome, Succeeded, Unknown
 from workflows.steps.service_call import retry_after_seconds
 
@@ -40,13 +40,13 @@ def read_answer(answer: OutboundResponse, secrets: Mapping[str, str]) -> dict[st
     """`status`, some `headers`, and the `body` as JSON if it is, else as text; without our secrets, should it echo them."""
     text = answer.body.decode("utf-8", errors="replace")
     truncated = len(text) > MAX_BODY_CHARACTERS
-    text = redact(text, secrets, MAX_BODY_CHARACTERS)
+    text = redact(text, secrets.values(), MAX_BODY_CHARACTERS)
     body: Any = text.replace("\0", "\ufffd")
     if not truncated:
         with suppress(orjson.JSONDecodeError):  # what is no JSON stays text
             body = _storable(orjson.loads(text), MAX_DEPTH) if text else None
     headers = {
-        name: redact(answer.headers[name], secrets).replace("\0", "")
+        name: redact(answer.headers[name], secrets.values()).replace("\0", "")
         for name in _KEPT_HEADERS
         if name in answer.headers
     }
