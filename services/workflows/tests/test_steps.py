@@ -1,7 +1,7 @@
 """Each step type by itself: what it decides, what it sends, and what it makes of every answer."""
 
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import httpx2
@@ -40,6 +40,12 @@ LEAD: dict[str, Any] = {
     "custom": {},
 }
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+
+
+def lead_now(
+    lead: dict[str, Any], *, deleted: bool, at: datetime | None = None, crm: Sequence[dict[str, Any]] = ()
+) -> LeadNow:
+    return LeadNow(lead, deleted, at or utcnow(), crm)
 
 
 def scope(**lead: Any) -> dict[str, Any]:
@@ -120,7 +126,7 @@ def test_a_stop_ends_the_run_with_its_reason() -> None:
 
 def test_a_wait_for_a_duration_pauses_and_then_goes_on() -> None:
     step: PausingStep = make("wait", duration="1h")
-    assert step.begin(scope(), LeadNow(LEAD, deleted=False)) == Pause(seconds=3600)
+    assert step.begin(scope(), lead_now(LEAD, deleted=False)) == Pause(seconds=3600)
     due = utcnow()
     assert step.resume(scope(), Resumption(None, due)) == Done({"until": rfc3339(due)})
 
@@ -128,7 +134,7 @@ def test_a_wait_for_a_duration_pauses_and_then_goes_on() -> None:
 def test_a_wait_until_a_time_of_the_lead_waits_for_it_and_for_a_later_one() -> None:
     step: PausingStep = make("wait", until="lead.custom.call_at")
     later = utcnow() + timedelta(hours=1)
-    pause = step.begin(scope(custom={"call_at": rfc3339(later)}), LeadNow(LEAD, deleted=False))
+    pause = step.begin(scope(custom={"call_at": rfc3339(later)}), lead_now(LEAD, deleted=False))
     assert isinstance(pause, Pause)
     assert pause.until == later
     moved = later + timedelta(hours=1)
@@ -143,11 +149,18 @@ def test_a_wait_ends_by_the_clock_that_counted_it() -> None:
     step: PausingStep = make("wait", until="lead.custom.call_at")
     why = Resumption(None, due)
     assert step.resume(scope(custom={"call_at": rfc3339(due)}), why) == Done({"until": rfc3339(due)})
+    # Nor may one whose clock is ahead leave it out, or end it early.
+    for ahead in (timedelta(minutes=10), -timedelta(minutes=10)):
+        now = utcnow() + ahead
+        moment = now + timedelta(seconds=30)
+        called = scope(custom={"call_at": rfc3339(moment)})
+        assert isinstance(step.begin(called, lead_now(LEAD, deleted=False, at=now)), Pause)
+        assert isinstance(step.resume(called, Resumption(None, now)), Pause)
 
 
 def test_a_wait_until_a_time_gone_by_does_not_wait() -> None:
     decision = make("wait", until="lead.custom.call_at").begin(
-        scope(custom={"call_at": "2020-01-01"}), LeadNow(LEAD, deleted=False)
+        scope(custom={"call_at": "2020-01-01"}), lead_now(LEAD, deleted=False)
     )
     assert decision == Done({"until": "2020-01-01T00:00:00.000Z"})
 
@@ -157,7 +170,7 @@ def test_a_wait_until_a_time_gone_by_does_not_wait() -> None:
 )
 def test_a_wait_until_what_is_no_time_fails_the_step(value: Any) -> None:
     with pytest.raises(StepFailed, match=r"lead\.custom\.call_at"):
-        make("wait", until="lead.custom.call_at").begin(scope(custom={"call_at": value}), LeadNow(LEAD, deleted=False))
+        make("wait", until="lead.custom.call_at").begin(scope(custom={"call_at": value}), lead_now(LEAD, deleted=False))
 
 
 def waiting(event: str, condition: str) -> WaitForEvent:
@@ -167,22 +180,22 @@ def waiting(event: str, condition: str) -> WaitForEvent:
 
 def test_a_wait_for_an_event_goes_on_at_once_if_the_condition_holds_already() -> None:
     step = waiting("lead.updated", "lead.score >= 50")
-    assert step.begin(scope(), LeadNow(LEAD, deleted=False)) == Done({"timed_out": False, "event": None})
-    assert step.begin(scope(), LeadNow({**LEAD, "score": 1}, deleted=False)) == Pause(
+    assert step.begin(scope(), lead_now(LEAD, deleted=False)) == Done({"timed_out": False, "event": None})
+    assert step.begin(scope(), lead_now({**LEAD, "score": 1}, deleted=False)) == Pause(
         seconds=3600, event="lead.updated"
     )
-    assert isinstance(step.begin(scope(), LeadNow(LEAD, deleted=True)), Pause)
+    assert isinstance(step.begin(scope(), lead_now(LEAD, deleted=True)), Pause)
 
 
 def test_a_wait_for_a_deletion_goes_on_at_once_if_the_lead_is_deleted() -> None:
     step = waiting("lead.deleted", "true")
-    assert isinstance(step.begin(scope(), LeadNow(LEAD, deleted=True)), Done)
-    assert isinstance(step.begin(scope(), LeadNow(LEAD, deleted=False)), Pause)
+    assert isinstance(step.begin(scope(), lead_now(LEAD, deleted=True)), Done)
+    assert isinstance(step.begin(scope(), lead_now(LEAD, deleted=False)), Pause)
 
 
 def test_a_wait_for_a_change_sees_no_change_when_it_begins() -> None:
     step = waiting("lead.updated", '"stage" in changed')
-    assert isinstance(step.begin({**scope(), "changed": ["stage"]}, LeadNow(LEAD, deleted=False)), Pause)
+    assert isinstance(step.begin({**scope(), "changed": ["stage"]}, lead_now(LEAD, deleted=False)), Pause)
     event: dict[str, Any] = {
         "type": "lead.updated",
         "id": "evt_1",
@@ -196,11 +209,11 @@ def test_a_wait_for_a_change_sees_no_change_when_it_begins() -> None:
 def test_a_wait_for_the_crm_looks_at_what_the_crm_last_said() -> None:
     step = waiting("crm.lead.synced", "event.version >= lead.version")
     outcome = {"type": "crm.lead.synced", "version": 3, "external_id": "42"}
-    assert step.begin(scope(), LeadNow(LEAD, deleted=False, crm=[outcome])) == Done(
+    assert step.begin(scope(), lead_now(LEAD, deleted=False, crm=[outcome])) == Done(
         {"timed_out": False, "event": outcome}
     )
     for other in ({**outcome, "version": 2}, {**outcome, "type": "crm.lead.failed"}):
-        assert isinstance(step.begin(scope(), LeadNow(LEAD, deleted=False, crm=[other])), Pause)
+        assert isinstance(step.begin(scope(), lead_now(LEAD, deleted=False, crm=[other])), Pause)
     data = {"version": 3, "external_id": "42", "attempts": [1]}
     assert step.accept(scope(), {"type": "crm.lead.synced", "id": "e", "time": "t", "data": data}) == outcome
 

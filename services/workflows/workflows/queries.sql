@@ -105,5 +105,8 @@ ON CONFLICT (workspace_id, lead_id, connection_id) DO UPDATE
 -- name: read_lead
 SELECT workspace_id, lead_id, version, deleted, lead FROM lead_view WHERE workspace_id = $1 AND lead_id = $2;
 
+-- name: read_clock
+SELECT now();
+
 -- name: read_crm
 SELECT type, data FROM crm_view WHERE workspace_id = $1 AND lead_id = $2 ORDER BY connection_id;

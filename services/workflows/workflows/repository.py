@@ -208,6 +208,12 @@ async def read_crm(connection: PooledConnection, workspace_id: str, lead_id: str
     return [{"type": record["type"], **orjson.loads(record["data"])} for record in records]
 
 
+async def read_clock(connection: PooledConnection) -> datetime:
+    """The database's time: the one by which waits are counted."""
+    now: datetime = await connection.fetchval(queries["read_clock"])
+    return now
+
+
 def snapshot(record: asyncpg.Record) -> LeadSnapshot:
     """A row of lead_view."""
     return LeadSnapshot(

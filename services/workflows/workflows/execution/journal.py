@@ -68,9 +68,10 @@ class Page:
     async def lead_now(self) -> LeadNow:
         """The lead as it is while its lock is held, and how it stands in the CRMs."""
         crm = await repository.read_crm(self._connection, self._run.workspace_id, self._run.lead_id)
+        now = await repository.read_clock(self._connection)
         if self.lead is None:
-            return LeadNow({}, deleted=True, crm=crm)
-        return LeadNow(self.lead.lead, self.lead.deleted, crm)
+            return LeadNow({}, deleted=True, at=now, crm=crm)
+        return LeadNow(self.lead.lead, self.lead.deleted, now, crm)
 
     def leave(self, departure: Departure, waiting_step: StepRow | None = None) -> None:
         """Put the run down at the end of the transaction."""

@@ -52,10 +52,14 @@ class Pause:
 
 @dataclass(frozen=True, slots=True)
 class LeadNow:
-    """The newest known state of the run's lead, and of that lead in each CRM (the newest event's type and data)."""
+    """The newest known state of the run's lead, and of that lead in each CRM (the newest event's type and data).
+
+    `at` is the database's time: the one by which waits are counted.
+    """
 
     lead: dict[str, Any]
     deleted: bool
+    at: datetime
     crm: Sequence[Mapping[str, Any]] = ()
 
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import AfterValidator, Field, GetCoreSchemaHandler, model_validator
 from pydantic_core import CoreSchema, core_schema
 
-from chassis.clock import rfc3339, utcnow
+from chassis.clock import rfc3339
 from workflows.engine.durations import LONGEST, parse_duration
 from workflows.engine.paths import Path
 from workflows.steps.kinds import Done, LeadNow, Pause, PausingStep, Resumption, Scope, StepFailed
@@ -50,18 +50,19 @@ class Wait(PausingStep):
         return self
 
     def begin(self, scope: Scope, now: LeadNow) -> Done | Pause:
-        del now
         if self.duration is not None:
             return Pause(seconds=parse_duration(self.duration).total_seconds())
-        return self._until(scope, utcnow())
+        return self._until(scope, now.at)
 
     def resume(self, scope: Scope, why: Resumption) -> Done | Pause:
         if self.duration is not None:
             return Done({"until": rfc3339(why.due_at)} if why.due_at else {})
-        now = utcnow()  # the time that was waited for has come, by the database's clock: this one may be behind
-        return self._until(scope, max(now, why.due_at or now))
+        if why.due_at is None:
+            raise AssertionError("a wait until a time has one")
+        return self._until(scope, why.due_at)
 
     def _until(self, scope: Scope, now: datetime) -> Done | Pause:
+        """`now` by the database's clock: a worker's own may be ahead or behind."""
         if self.until is None:
             raise AssertionError("the model has either duration or until")
         moment = self._read(self.until.find(scope))
