@@ -2,6 +2,7 @@
 
 import asyncio
 import shutil
+import signal
 import sys
 
 import pytest
@@ -17,10 +18,13 @@ READERS = ("leads-worker-1", "workflows-worker-1", "crm-sync-worker-1")
 async def test_rabbitmq_away_for_20_seconds_under_writes_costs_no_write_and_no_event(
     system: RunningSystem, client: Client
 ) -> None:
+    """It stands still before it dies: what was sent to it meanwhile it has never confirmed."""
     history = History()
     async with load(client, history, per_second=10):
         await asyncio.sleep(0.5)
-        await asyncio.to_thread(system.stop_server, "rabbitmq")
+        system.signal_server("rabbitmq", signal.SIGSTOP)
+        await asyncio.sleep(1)
+        await asyncio.to_thread(system.kill_server, "rabbitmq")
         await asyncio.sleep(20)
         await asyncio.to_thread(system.launch_server, "rabbitmq")
     assert set(history.statuses) == {201}

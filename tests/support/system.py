@@ -156,11 +156,14 @@ class RunningSystem:
     def stop_server(self, name: str) -> None:
         stop(self._servers.pop(name))
 
+    def signal_server(self, name: str, number: int) -> None:
+        """Send a signal to a server and everything in its session."""
+        os.killpg(self._servers[name].pid, number)
+
     def kill_server(self, name: str) -> None:
         """SIGKILL to a server and everything in its session."""
-        server = self._servers.pop(name)
-        os.killpg(server.pid, signal.SIGKILL)
-        server.process.wait(10)
+        self.signal_server(name, signal.SIGKILL)
+        self._servers.pop(name).process.wait(10)
 
     def rabbitmqctl(self, *words: str) -> str:
         """Run RabbitMQ's own control program; its output."""

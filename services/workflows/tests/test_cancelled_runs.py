@@ -1,11 +1,16 @@
 """What a run that was cancelled at an awkward moment does when it is retried, and how its calls are shown."""
 
+import asyncio
 import threading
+from collections.abc import Sequence
 from typing import Any
 
+import pytest
+
 from services.workflows.tests.conftest import Application, Desk, StartWorker
-from services.workflows.tests.neighbours import Reply
+from services.workflows.tests.neighbours import Reply, lead_event
 from tests.support.fixtures import eventually
+from workflows import run_repository
 from workflows.engine.run import CANCELLABLE, State
 
 
@@ -95,3 +100,34 @@ async def test_archiving_cancels_runs_in_every_open_state(desk: Desk, start_work
         return {run["state"] for run in await desk.runs(workflow_id)} == {"cancelled"}
 
     await eventually(all_cancelled)
+
+
+@pytest.mark.parametrize("starter", ["person", "event"])
+async def test_a_run_that_starts_while_its_workflow_is_archived_is_cancelled_with_the_others(
+    desk: Desk, worker: Application, monkeypatch: pytest.MonkeyPatch, starter: str
+) -> None:
+    starting, go_on = asyncio.Event(), asyncio.Event()
+    insert = run_repository.insert_runs
+
+    async def slowly(connection: Any, runs: Sequence[Any]) -> None:
+        starting.set()
+        await go_on.wait()
+        await insert(connection, runs)
+
+    monkeypatch.setattr(run_repository, "insert_runs", slowly)
+    lead = await desk.know_lead(email="a@example.com")
+    trigger = {"type": "event", "event": "lead.updated"}
+    workflow_id = await desk.define({"id": "w", "type": "wait", "duration": "1h"}, trigger=trigger)
+    begin: asyncio.Future[Any]
+    if starter == "person":
+        begin = asyncio.ensure_future(desk.start(workflow_id))
+    else:
+        begin = asyncio.ensure_future(desk.publish(lead_event("lead.updated", {**lead, "version": 2}, ["score"])))
+    await asyncio.wait_for(starting.wait(), 5)
+    archive = asyncio.create_task(desk.api.delete(f"/api/workflows/{workflow_id}?runs=cancel"))
+    await asyncio.sleep(0.3)
+    go_on.set()
+    await begin
+    assert (await archive).status_code == 204
+    [run] = await desk.runs(workflow_id)
+    await desk.until(run["id"], "cancelled")

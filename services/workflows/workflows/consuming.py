@@ -59,9 +59,13 @@ class EventsConsumer:
     async def _start_runs(self, tx: Transaction, happenings: Sequence[Happening]) -> None:
         if not happenings:
             return
-        starts = await self._matches(tx, happenings)
-        if not starts:
+        matches = await self._matches(tx, happenings)
+        if not matches:
             return
+        live = await repository.hold_live_workflows(
+            tx.connection, ((cause.workspace_id, plan.workflow_id) for plan, cause in matches)
+        )
+        starts = [(plan, cause) for plan, cause in matches if (cause.workspace_id, plan.workflow_id) in live]
         keys = [(cause.workspace_id, plan.workflow_id, cause.lead_id) for plan, cause in starts]
         recent = await run_repository.count_recent_starts(tx.connection, sorted(set(keys)))
         runs: list[NewRun] = []

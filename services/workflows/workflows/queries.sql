@@ -65,6 +65,13 @@ FROM workflows w
 WHERE w.workspace_id = ANY($1::text[]) AND w.trigger_event = ANY($2::text[]) AND w.archived_at IS NULL
 ORDER BY w.created_at, w.id;
 
+-- name: hold_live_workflows
+SELECT w.workspace_id, w.id
+FROM workflows w JOIN unnest($1::text[], $2::text[]) AS wanted (workspace_id, id) USING (workspace_id, id)
+WHERE w.archived_at IS NULL
+ORDER BY w.workspace_id, w.id
+FOR SHARE OF w;
+
 -- name: sealed_secrets
 SELECT id, sealed FROM secrets WHERE workspace_id = $1 AND id = ANY($2::text[]);
 

@@ -1,6 +1,6 @@
 """SQL about definitions and the slim copies. Takes a connection, never commits, gives frozen dataclasses."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -131,6 +131,16 @@ async def triggered_workflows(
         key = record["workspace_id"], record["trigger_event"]
         found.setdefault(key, []).append((record["id"], record["version"]))
     return found
+
+
+async def hold_live_workflows(connection: PooledConnection, keys: Iterable[tuple[str, str]]) -> set[tuple[str, str]]:
+    """Those of the (workspace, id) that are not archived, and will not be until the transaction ends: whoever archives one
+    finds every run that was started."""
+    wanted = sorted(set(keys))
+    records = await connection.fetch(
+        queries["hold_live_workflows"], [workspace_id for workspace_id, _ in wanted], [found for _, found in wanted]
+    )
+    return {(record["workspace_id"], record["id"]) for record in records}
 
 
 async def insert_secrets(

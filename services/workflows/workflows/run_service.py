@@ -71,8 +71,9 @@ class RunService:
 
         async def effect(tx: Transaction) -> Answer:
             workspace_id = write.principal.workspace_id
+            live = await repository.hold_live_workflows(tx.connection, [(workspace_id, workflow_id)])
             workflow = await repository.read_workflow(tx.connection, workspace_id, workflow_id)
-            if workflow.archived_at is not None:
+            if not live:
                 raise WorkflowArchived("The workflow is archived: it starts no more runs.")
             validate(parse_document(write.body, write.content_type), StartBody)
             plan = await self._catalogue.plan(tx.connection, workspace_id, workflow_id, workflow.version)
