@@ -32,6 +32,16 @@ async def test_publishing_while_the_link_is_given_up_says_that_the_broker_is_los
     await asyncio.wait_for(process.bus.publishing.up.wait(), 10)
 
 
+async def test_a_process_consumes_on_another_connection_than_it_publishes_on(process: Process) -> None:
+    """A broker with an alarm reads nothing more, acknowledgements neither, from a connection that publishes
+    (RabbitMQ, "Memory and Disk Alarms")."""
+    consuming = process.bus.consuming.connection
+    await process.bus.publishing.reopen()
+    await asyncio.wait_for(process.bus.publishing.up.wait(), 10)
+    assert process.bus.consuming.connection is consuming
+    assert not consuming.is_closed
+
+
 async def test_a_broker_that_falls_silent_while_a_link_is_opened_is_connected_to_anew(
     pipe: Pipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:

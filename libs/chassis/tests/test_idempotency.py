@@ -82,9 +82,11 @@ async def test_twenty_at_once_with_one_key_have_one_effect_and_equal_answers(dsn
 
 
 async def test_the_same_key_for_another_request_is_refused(database: Database) -> None:
-    await run_once(write(), database, Counting())
-    with pytest.raises(Unprocessable):
-        await run_once(write(body=b'{"other":1}'), database, Counting())
+    first = write()
+    await run_once(first, database, Counting())
+    for other in ({"method": "PUT"}, {"path": "/api/things/2"}, {"query": "a=1"}, {"body": b'{"other":1}'}):
+        with pytest.raises(Unprocessable):
+            await run_once(replace(first, **other), database, Counting())
     assert await rows(database) == 1
 
 
