@@ -64,7 +64,7 @@ clean: python ## Stop everything and remove STATE_DIR with all data
 
 ##@ The code
 test: tools ## All tests that take no minutes, against real servers of their own
-	@$(PYTEST) -n $(TEST_PROCESSES) --dist loadscope --no-loadscope-reorder -m "not long"
+	@$(PYTEST) -n $(TEST_PROCESSES) --max-worker-restart 0 --dist loadscope --no-loadscope-reorder -m "not long"
 
 test-long: tools ## The tests that wait for minutes
 	@$(PYTEST) -m long --timeout 900

@@ -70,6 +70,7 @@ async def _make_template(servers: TestServers, package: str) -> str:
     name = new_id(f"template_{package}")
     owner = await asyncpg.connect(servers.postgres_dsn)
     try:
+        await owner.execute("SELECT pg_advisory_lock(1)")  # other sessions' roles are the same ones
         await owner.execute(
             f"""DO $$ BEGIN CREATE ROLE "{package}" LOGIN PASSWORD '{_ROLE_PASSWORD}';
             EXCEPTION WHEN duplicate_object OR unique_violation THEN
@@ -84,7 +85,7 @@ async def _make_template(servers: TestServers, package: str) -> str:
 
 @pytest.fixture(scope="session")
 def shared_database(servers: TestServers, _templates: dict[str, str]) -> NewDatabase:
-    """`await shared_database("leads")`: one migrated database for the session, for tests that keep to rows of their own."""
+    """`await shared_database("leads")`: one migrated database for the session."""
 
     async def share(package: str) -> str:
         if f"{package} shared" not in _templates:
@@ -191,11 +192,17 @@ async def broker_url(virtual_host: str) -> str:
     return virtual_host
 
 
-@pytest.fixture
-async def redis_url(servers: TestServers) -> str:
-    """A Redis database for this session, emptied."""
+@pytest.fixture(scope="session")
+def redis_database(servers: TestServers) -> str:
+    """The URL of a Redis database of this session's own."""
     number = os.environ.get("PYTEST_XDIST_WORKER", "").removeprefix("gw") or os.getpid()
-    url = _with_path(servers.redis_url, str(int(number) % 16))
+    return _with_path(servers.redis_url, str(int(number) % 16))
+
+
+@pytest.fixture
+async def redis_url(redis_database: str) -> str:
+    """This session's Redis database, emptied."""
+    url = redis_database
     redis = Redis.from_url(url)
     try:
         await redis.flushdb()

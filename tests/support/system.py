@@ -19,6 +19,7 @@ from typing import Any
 import asyncpg
 import httpx2
 
+from chassis.trouble import is_connection_lost
 from deploy.local import databases, gateway, orphans, seeding
 from deploy.local.environment import Environment
 from deploy.local.program import Program
@@ -121,6 +122,12 @@ class RunningSystem:
         self.spawn(name, **environment)
         self.wait_ready(name)
 
+    def revive(self, name: str) -> None:
+        """Start a process unless it runs; returns when it is ready."""
+        if name not in self.processes or self.processes[name].poll() is not None:
+            self.spawn(name)
+        self.wait_ready(name)
+
     async def died(self, name: str, seconds: float = 20) -> int:
         """Wait until a process has ended by itself (at its failpoint, say); its exit code."""
         process = self.processes[name]
@@ -188,8 +195,10 @@ class RunningSystem:
         pool = self._pools[owner]
         try:
             return list(await pool.fetch(statement, *values))
-        except (asyncpg.PostgresConnectionError, asyncpg.InterfaceError, OSError):
-            # The connections are of before a restart.
+        except Exception as error:
+            if not is_connection_lost(error):
+                raise
+            # A connection of before a restart, most likely; the statement has to bear being repeated.
             await pool.expire_connections()
             return list(await pool.fetch(statement, *values))
 

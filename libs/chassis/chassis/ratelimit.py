@@ -1,9 +1,9 @@
 """One rate budget shared by all processes: token buckets in Redis that all have to grant.
 
 A limit of `count` in any `seconds` is kept by a bucket of a fifth of `count` that refills at four fifths of the rate: in no
-window of that length can more than `count` be granted. Time is the Redis server's. A bucket that is not there starts empty, so
-that a flushed Redis cannot grant a second burst; one of an hour or more starts with a five hundredth of its count, lest the first
-call of a new connection wait for it.
+window of that length can more than `count` be granted, as long as the Redis server's clock, which is the one that counts, runs
+evenly. A bucket that is not there starts empty, so that a flushed Redis cannot grant a second burst; one of an hour or more starts
+with a five hundredth of its count, lest the first call of a new connection wait for it.
 """
 
 import time
@@ -28,7 +28,12 @@ for i, key in ipairs(KEYS) do
   local held = redis.call('HMGET', key, 'tokens', 'at')
   local tokens = start
   if held[1] then
-    tokens = math.min(size, tonumber(held[1]) + math.max(0, now - tonumber(held[2])) * rate)
+    local since = now - tonumber(held[2])
+    if since < 0 then  -- the clock was put back: count from now on, not from when it gets there again
+      since = 0
+      redis.call('HSET', key, 'at', string.format('%.6f', now))
+    end
+    tokens = math.min(size, tonumber(held[1]) + since * rate)
   else
     redis.call('HSET', key, 'tokens', tostring(start), 'at', string.format('%.6f', now))
     redis.call('EXPIRE', key, ARGV[#ARGV])

@@ -141,13 +141,21 @@ def _add_pings(resources: Resources) -> None:
 
 
 async def _watch_pool(database: Database, settings: ServiceSettings) -> None:
-    """End a process whose pool gives nobody a connection for 30 s while the server takes a direct one: a fresh process heals it."""
+    """End a process whose pool gives nobody a connection for 30 s while the server takes a direct one: a fresh process heals it.
+
+    The seconds count from the first vain try: a process that stood still for longer had nobody to serve meanwhile.
+    """
+    vain_since: float | None = None
     while True:
         await asyncio.sleep(WATCH_SECONDS)
+        asked_at = time.monotonic()
         with suppress(Unavailable):
             async with database.acquire():
+                vain_since = None
                 continue
-        seconds = time.monotonic() - database.served_at
+        if vain_since is None or database.served_at > vain_since:
+            vain_since = asked_at
+        seconds = time.monotonic() - vain_since
         if seconds < POOL_DEAD_SECONDS:
             continue
         try:

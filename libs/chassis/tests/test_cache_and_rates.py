@@ -176,6 +176,15 @@ async def test_a_flushed_redis_grants_no_second_burst(redis: Redis) -> None:
     assert await budget.take(100) > 0
 
 
+async def test_a_redis_whose_clock_is_put_back_stops_nobody(redis: Redis) -> None:
+    budget = RateBudget(redis, "conn_1", [(20, 1.0)])
+    assert await budget.take() > 0  # a new bucket is empty
+    await redis.hset("rate:conn_1:1", "at", str(time.time() + 3600))
+    async with asyncio.timeout(2):
+        while wait := await budget.take():
+            await asyncio.sleep(min(wait, 0.1))
+
+
 async def test_more_than_a_bucket_holds_is_granted_when_it_is_full(redis: Redis, lost_redis: Redis) -> None:
     """A batch of any size has its turn; it would wait for ever for what the bucket never holds."""
     for client, limit in ((redis, (20, 1.0)), (lost_redis, (200, 1.0))):

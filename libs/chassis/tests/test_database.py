@@ -83,6 +83,20 @@ async def test_a_pool_that_gives_no_connection_for_long_ends_the_process(
     assert killed == [(os.getpid(), signal.SIGTERM)]
 
 
+async def test_a_process_that_stood_still_is_not_ended_for_it(
+    database: Database, dsn: str, killed: list[tuple[int, int]]
+) -> None:
+    """Its pool gave nobody a connection for long, because nobody asked."""
+    settings: Any = Dsn(dsn)
+    async with database.acquire(), database.acquire():
+        database.served_at -= 60
+        watching = asyncio.create_task(resources._watch_pool(database, settings))
+        await asyncio.sleep(0.3)  # two vain tries; the third part of what is too long is not over
+    watching.cancel()
+    await asyncio.gather(watching, return_exceptions=True)
+    assert killed == []
+
+
 async def test_every_process_watches_its_pool(
     service_settings: Callable[..., Awaitable[Any]],
     dsn: str,

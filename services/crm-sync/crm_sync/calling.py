@@ -23,6 +23,8 @@ from crm_sync.connectors.protocol import (
 from crm_sync.credentials import Credentials
 
 PATIENCE_SECONDS = 2.0
+_LONGEST_ERROR = 64 * 1024
+"""Bytes of an error's body that are looked through for secrets; nobody says more of an error, and it takes time."""
 
 
 class BudgetSpent(Exception):
@@ -87,6 +89,8 @@ class VendorCaller:
 
 def without_secrets(body: bytes, credentials: Credentials) -> bytes:
     """An error's body as it may be stored and shown: an answer that quotes our credentials must not spread them."""
+    if len(body) > _LONGEST_ERROR:
+        return b""
     text = body.decode(errors="surrogateescape")
     return redact(text, _texts(msgspec.to_builtins(credentials))).encode(errors="surrogateescape")
 

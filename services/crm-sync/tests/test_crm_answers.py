@@ -239,7 +239,15 @@ def test_what_is_kept_of_an_error_can_be_stored_and_announced():
 
 
 @pytest.mark.parametrize(
-    "body", [b"[" * 300 + b"]" * 300, b'{"message": "whsec_ab\\/cdefgh"}', b"<p>whsec_ab/cdefgh</p>"]
+    "body",
+    [
+        b"[" * 300 + b"]" * 300,
+        b'{"a":' * 600 + b'"\\u0000whsec_ab/cdefgh"' + b"}" * 600,
+        b'{"message": "whsec_ab\\/cdefgh"}',
+        b"<p>whsec_ab/cdefgh</p>",
+        b"\xff whsec_ab/cdefgh",
+        b'{"message": "whsec_ab/cdefgh' + b"\\n" * 40_000 + b'"}',
+    ],
 )
 def test_a_secret_is_taken_out_of_an_answer_however_it_is_written(body):
     secrets = SigningSecrets((SigningSecret("whsec_ab/cdefgh"),))

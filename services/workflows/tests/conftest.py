@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequen
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
 
 import aio_pika
 import asyncpg
@@ -26,7 +25,6 @@ from contracts import topology
 from services.workflows.tests.neighbours import Neighbours, lead_event, make_lead
 from tests.support.fixtures import eventually
 from tests.support.identity import TestIdentity
-from tests.support.servers import TestServers
 from workflows.main import create
 from workflows.settings import WorkflowsSettings
 from workflows.worker import build_loops
@@ -58,8 +56,8 @@ def neighbours(running_neighbours: Neighbours) -> Neighbours:
 
 @pytest.fixture(scope="session")
 async def session_settings(
-    servers: TestServers,
     virtual_host: str,
+    redis_database: str,
     running_neighbours: Neighbours,
     shared_database: Callable[[str], Awaitable[str]],
 ) -> WorkflowsSettings:
@@ -70,7 +68,7 @@ async def session_settings(
         internal_url=running_neighbours.url,
         database_url=SecretStr(await shared_database("workflows")),
         broker_url=SecretStr(virtual_host),
-        cache_url=SecretStr(urlunsplit(urlsplit(servers.redis_url)._replace(path=f"/{os.getpid() % 16}"))),
+        cache_url=SecretStr(redis_database),
         service_client_secret=SecretStr("for-tests-only"),
         secret_keys=SecretStr(SECRET_KEYS),
         outbound_allowed_hosts=f"127.0.0.1:{running_neighbours.port}",

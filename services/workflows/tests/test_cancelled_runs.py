@@ -125,7 +125,8 @@ async def test_a_run_that_starts_while_its_workflow_is_archived_is_cancelled_wit
         begin = asyncio.ensure_future(desk.publish(lead_event("lead.updated", {**lead, "version": 2}, ["score"])))
     await asyncio.wait_for(starting.wait(), 5)
     archive = asyncio.create_task(desk.api.delete(f"/api/workflows/{workflow_id}?runs=cancel"))
-    await asyncio.sleep(0.3)
+    await asyncio.wait({archive}, timeout=1)
+    assert not archive.done()
     go_on.set()
     await begin
     assert (await archive).status_code == 204

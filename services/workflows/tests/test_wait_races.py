@@ -10,7 +10,7 @@ from services.workflows.tests.neighbours import Reply, lead_event
 from tests.support.fixtures import eventually
 from workflows import run_repository
 from workflows.execution import calling, journal, progress, store
-from workflows.steps import http_request, wait
+from workflows.steps import http_request
 
 STOP = {"id": "end", "type": "stop"}
 REPLY = {"type": "wait_for_event", "event": "lead.updated", "condition": "lead.score > 50", "timeout": "1h"}
@@ -57,12 +57,13 @@ async def test_a_worker_whose_clock_is_wrong_keeps_every_time(
     desk: Desk, start_worker: StartWorker, monkeypatch: pytest.MonkeyPatch, hours: int
 ) -> None:
     """Leases, pauses and waits are counted by the database's clock."""
-    for module in (calling, journal, progress, http_request, wait):
+    for module in (calling, journal, progress, http_request):
         monkeypatch.setattr(module, "utcnow", lambda: clock.utcnow() + timedelta(hours=hours))
     desk.neighbours.script("/hooks/a", Reply(503, headers={"retry-after": "100"}))
-    await desk.know_lead()
+    await desk.know_lead(custom={"call_at": clock.rfc3339(clock.utcnow() + timedelta(minutes=30))})
     call = {"id": "call", "type": "http_request", "url": desk.url("a")}
-    run_id = await desk.start(await desk.define(call, {"id": "w", "type": "wait", "duration": "1h"}, STOP))
+    until = {"id": "u", "type": "wait", "until": "lead.custom.call_at"}
+    run_id = await desk.start(await desk.define(call, {"id": "w", "type": "wait", "duration": "1h"}, until, STOP))
     await start_worker()
     await desk.until(run_id, "retrying")
     assert 90 < await due_in(desk) <= 100
@@ -70,7 +71,13 @@ async def test_a_worker_whose_clock_is_wrong_keeps_every_time(
     await desk.until(run_id, "waiting")
     assert 3590 < await due_in(desk) <= 3600
     await desk.database.execute("UPDATE runs SET due_at = now()")
-    await desk.until(run_id, "completed")
+
+    async def waits_until() -> bool:
+        run = await desk.run(run_id)
+        return (run["step_id"], run["state"]) == ("u", "waiting")
+
+    await eventually(waits_until)
+    assert 1780 < await due_in(desk) <= 1800
 
 
 async def due_in(desk: Desk) -> float:

@@ -65,12 +65,19 @@ FROM workflows w
 WHERE w.workspace_id = ANY($1::text[]) AND w.trigger_event = ANY($2::text[]) AND w.archived_at IS NULL
 ORDER BY w.created_at, w.id;
 
--- name: hold_live_workflows
-SELECT w.workspace_id, w.id
-FROM workflows w JOIN unnest($1::text[], $2::text[]) AS wanted (workspace_id, id) USING (workspace_id, id)
-WHERE w.archived_at IS NULL
-ORDER BY w.workspace_id, w.id
-FOR SHARE OF w;
+-- name: keep_from_archive
+-- Whoever starts runs of a workflow holds this shared, whoever archives it alone: neither waits for ever, as for a row lock.
+-- Locks are taken in this order: lead, workflow, run.
+SELECT pg_advisory_xact_lock_shared(727003, hashtext(workspace_id || '/' || id))
+FROM unnest($1::text[], $2::text[]) AS wanted (workspace_id, id);
+
+-- name: wait_for_starts
+SELECT pg_advisory_xact_lock(727003, hashtext($1 || '/' || $2));
+
+-- name: live_workflows
+SELECT workspace_id, id
+FROM workflows JOIN unnest($1::text[], $2::text[]) AS wanted (workspace_id, id) USING (workspace_id, id)
+WHERE archived_at IS NULL;
 
 -- name: sealed_secrets
 SELECT id, sealed FROM secrets WHERE workspace_id = $1 AND id = ANY($2::text[]);

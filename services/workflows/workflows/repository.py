@@ -135,12 +135,17 @@ async def triggered_workflows(
 
 async def hold_live_workflows(connection: PooledConnection, keys: Iterable[tuple[str, str]]) -> set[tuple[str, str]]:
     """Those of the (workspace, id) that are not archived, and will not be until the transaction ends: whoever archives one
-    finds every run that was started."""
+    finds every run that was started. Their leads are locked already."""
     wanted = sorted(set(keys))
-    records = await connection.fetch(
-        queries["hold_live_workflows"], [workspace_id for workspace_id, _ in wanted], [found for _, found in wanted]
-    )
+    columns = [workspace_id for workspace_id, _ in wanted], [workflow_id for _, workflow_id in wanted]
+    await connection.execute(queries["keep_from_archive"], *columns)
+    records = await connection.fetch(queries["live_workflows"], *columns)
     return {(record["workspace_id"], record["id"]) for record in records}
+
+
+async def wait_for_starts(connection: PooledConnection, workspace_id: str, workflow_id: str) -> None:
+    """Let runs that are being started be there, and start no more until the transaction ends."""
+    await connection.execute(queries["wait_for_starts"], workspace_id, workflow_id)
 
 
 async def insert_secrets(

@@ -71,6 +71,8 @@ class RunService:
 
         async def effect(tx: Transaction) -> Answer:
             workspace_id = write.principal.workspace_id
+            if lead is not None:
+                await repository.lock_leads(tx.connection, [(workspace_id, lead.lead_id)])
             live = await repository.hold_live_workflows(tx.connection, [(workspace_id, workflow_id)])
             workflow = await repository.read_workflow(tx.connection, workspace_id, workflow_id)
             if not live:

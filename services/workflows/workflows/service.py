@@ -80,6 +80,7 @@ class WorkflowService:
 
         async def effect(tx: Transaction) -> Answer:
             workspace_id = write.principal.workspace_id
+            await repository.wait_for_starts(tx.connection, workspace_id, workflow_id)
             current = await repository.lock_workflow(tx.connection, workspace_id, workflow_id)
             check_match(if_match, current)
             await repository.archive_workflow(tx.connection, workspace_id, workflow_id)

@@ -15,12 +15,12 @@ _ESCAPED_NUL = b"\\u0000"
 
 
 def document_of(answer: VendorAnswer) -> dict[str, Any]:
-    """The JSON object in an answer's body; empty if there is none."""
+    """The JSON object in an answer's body; empty if there is none, or one too deep to be walked through."""
     try:
         document = orjson.loads(answer.body)
-    except orjson.JSONDecodeError:
+        return object_of(_storable(document) if _ESCAPED_NUL in answer.body else document)
+    except (orjson.JSONDecodeError, RecursionError):
         return {}
-    return object_of(_storable(document) if _ESCAPED_NUL in answer.body else document)
 
 
 def _storable(value: Any) -> Any:
