@@ -19,28 +19,35 @@ def redact(text: str, secrets: Iterable[str], limit: int | None = None) -> str:
     With a `limit`, its first so many characters; a secret that begins within them goes as a whole.
     """
     secrets = list(secrets)
-    for written in {written for secret in secrets for written in _escaped(secret)}:
-        text = text.replace(written, REDACTED)
-    named = sorted({part for secret in secrets for part in _parts(secret)}, key=len, reverse=True)
-    if not named:
+    written = {written for secret in secrets for written in _written(secret)}
+    named = {part for secret in secrets for part in _parts(secret)}
+    if not written:
         return text[:limit]
-    reach = None if limit is None else limit + len(named[0]) * _LONGEST_ESCAPE
-    text = text[:reach]
+    text = text if limit is None else text[: limit + max(map(len, written)) * _LONGEST_ESCAPE]
     plain, begins = _read(text)
+    places = [match.span() for match in _any_of(written, text)]
+    places += [(begins[match.start()], begins[match.end()]) for match in _any_of(named, plain)]
     kept, done = [], 0
-    for match in re.finditer("|".join(map(re.escape, named)), plain):
-        if limit is not None and begins[match.start()] >= limit:
+    for start, end in sorted(places):
+        if limit is not None and start >= limit:
             break
-        kept += [text[done : begins[match.start()]], REDACTED]
-        done = begins[match.end()]
+        if start >= done:
+            kept += [text[done:start], REDACTED]
+        done = max(done, end)
     return "".join(kept) + text[done:limit]
 
 
-def _escaped(secret: str) -> Iterator[str]:
-    """A secret with characters that JSON has names for, as it stands in a JSON string."""
-    for written in (json.dumps(secret)[1:-1], json.dumps(secret, ensure_ascii=False)[1:-1]):
-        if written != secret and len(secret) >= _SHORTEST:
-            yield written
+def _any_of(words: Iterable[str], text: str) -> Iterator[re.Match[str]]:
+    """Where one of the words begins, the longest first."""
+    pattern = "|".join(re.escape(word) for word in sorted(words, key=len, reverse=True))
+    return re.finditer(pattern, text) if pattern else iter(())
+
+
+def _written(secret: str) -> Iterator[str]:
+    """A whole secret as it stands in a text and in a JSON string: where it has a back-slash or a character that JSON has a name for,
+    it is not found by reading character by character."""
+    if len(secret) >= _SHORTEST:
+        yield from (secret, json.dumps(secret)[1:-1], json.dumps(secret, ensure_ascii=False)[1:-1])
 
 
 def _parts(secret: str) -> Iterator[str]:
