@@ -46,7 +46,10 @@ async def test_a_replica_killed_in_the_middle_of_a_post_costs_the_client_nothing
     await eventually(lambda: all_taken(system, history.ok.values()), seconds=20)
 
 
-@pytest.mark.parametrize("method", ["PUT", "PATCH", "DELETE", "restore"])
+@pytest.mark.parametrize(
+    "method",
+    ["PUT", pytest.param("PATCH", marks=pytest.mark.long), "DELETE", pytest.param("restore", marks=pytest.mark.long)],
+)
 @pytest.mark.parametrize(
     "failpoint", ["leads.after_commit", pytest.param("leads.before_commit", marks=pytest.mark.long)]
 )

@@ -18,7 +18,7 @@ async def test_replicas_restarted_one_after_the_other_under_load_fail_no_request
     system: RunningSystem, client: Client
 ) -> None:
     history = History()
-    async with load(client, history, per_second=60):
+    async with load(client, history, per_second=40):
         for name in ("leads-1", "leads-2"):
             code = await asyncio.to_thread(system.terminate, name)
             assert code == 0

@@ -11,9 +11,10 @@ import json
 import os
 import secrets
 import shutil
+import signal
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -67,7 +68,7 @@ def test_servers() -> Iterator[TestServers]:
     try:
         yield start_servers(folder, started)
     finally:
-        _end_at_once(folder, started)
+        end_at_once(folder, started)
 
 
 test_servers.__test__ = False  # type: ignore[attr-defined]  # pytest: not a test, in spite of its name
@@ -108,8 +109,15 @@ def start_servers(folder: Path, started: list[Launched]) -> TestServers:
     return TestServers(postgres.dsn(), rabbit.url(), management, redis.url(), str(folder))
 
 
-def _end_at_once(folder: Path, started: list[Launched]) -> None:
-    """Nobody needs their data any more."""
+def end_at_once(folder: Path, started: Iterable[Launched]) -> None:
+    """End the servers, and whatever else belongs to `folder`: nobody needs their data any more.
+
+    PostgreSQL shuts down immediately (SIGQUIT): killed, it would leave its shared memory behind until the machine restarts.
+    """
+    for one in started:
+        if isinstance(one.server, PostgreSQL):
+            one.process.send_signal(signal.SIGQUIT)
+            one.process.wait(STOP_SECONDS)
     orphans.end(orphans.processes_of(folder), 0)
     for one in started:
         one.process.wait()
@@ -125,7 +133,7 @@ def _start(path: Path) -> None:
     try:
         servers = start_servers(folder, started)
     except BaseException:
-        _end_at_once(folder, started)
+        end_at_once(folder, started)
         raise
     servers.save(path)
     sys.stdout.write(f"The servers run. To use them: export {RUNNING_SET}={path.resolve()}\n")

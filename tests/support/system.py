@@ -5,7 +5,6 @@ import asyncio
 import dataclasses
 import os
 import secrets
-import shutil
 import signal
 import subprocess
 import sys
@@ -20,13 +19,14 @@ import asyncpg
 import httpx2
 
 from chassis.trouble import is_connection_lost
-from deploy.local import databases, gateway, orphans, seeding
+from deploy.local import databases, gateway, seeding
 from deploy.local.environment import Environment
 from deploy.local.program import Program
 from deploy.local.programs import System, database_of
 from deploy.local.readiness import status_of
 from deploy.local.servers import Launched, free_ports, launch, stop, wait_ready
 from deploy.local.settings import REPOSITORY, Settings
+from tests.support.servers import end_at_once
 
 READY_SECONDS = 60
 SHORT_LEASES = {
@@ -80,9 +80,9 @@ class RunningSystem:
         self.wait_ready(*self.programs)
 
     def stop(self) -> None:
-        """End everything at once: nobody needs its data any more."""
-        orphans.end(orphans.processes_of(self.settings.state), 0)
-        for process in (*self.processes.values(), *(server.process for server in self._servers.values())):
+        """End everything at once, and remove it."""
+        end_at_once(self.settings.state, list(self._servers.values()))
+        for process in self.processes.values():
             process.wait()
 
     def spawn(self, name: str, **environment: str) -> None:
@@ -273,4 +273,3 @@ def running_system() -> Iterator[RunningSystem]:
         yield system
     finally:
         system.stop()
-        shutil.rmtree(folder, ignore_errors=True)

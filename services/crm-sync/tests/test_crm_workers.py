@@ -166,6 +166,7 @@ async def test_a_call_whose_connection_breaks_after_the_work_is_looked_up(own_cr
     assert (await own_crm.standing("lead_1", connection))["attempts"] == 0
 
 
+@pytest.mark.long  # as long as the limit's ten seconds
 async def test_two_workers_share_one_rate_budget_and_lose_no_lead(own_crm, start_worker, redis_url):
     limit = 10
     settings = {"requests_per_10_seconds": limit, "requests_per_day": 100_000_000}
