@@ -1,4 +1,4 @@
-"""One running system for all tests of the whole: a test that breaks something puts it right again."""
+"""One running system for all tests of the whole: a test that breaks something puts it right again, the next one what a failure left."""
 
 from collections.abc import AsyncIterator
 
@@ -16,7 +16,8 @@ async def system() -> AsyncIterator[RunningSystem]:
 
 @pytest.fixture
 async def client(system: RunningSystem) -> AsyncIterator[Client]:
-    """The administrator's client of the gateway."""
+    """The administrator's client of the gateway, to a system that is all there."""
+    system.put_right()
     made = await system.sign_in()
     yield made
     await made.close()

@@ -9,6 +9,7 @@ import httpx2
 import pytest
 
 from chassis.ids import new_id
+from tests.guarantees.consumers import missing_events
 from tests.support.fixtures import eventually
 from tests.support.system import Client, RunningSystem
 
@@ -121,7 +122,12 @@ async def account(system: RunningSystem, client: Client, simulators: Simulators)
 
 
 async def nothing_to_sync(system: RunningSystem) -> bool:
-    """True while every lead is in step, or dead, in every CRM there is."""
+    """True while crm-sync has had every event, and every lead is in step, or dead, in every CRM there is."""
+    recent = await system.sql(
+        "leads", "SELECT DISTINCT subject FROM outbox WHERE created_at > now() - interval '3 minutes'"
+    )
+    if recent and await missing_events(system, [row["subject"] for row in recent]):
+        return False
     return not await system.sql(
         "crm-sync",
         """SELECT FROM sync_states JOIN connections ON (connections.workspace_id, id) = (sync_states.workspace_id, connection_id)

@@ -58,6 +58,7 @@ class RunningSystem:
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self._servers: dict[str, Launched] = {}
         self._pools: dict[str, asyncpg.Pool] = {}
+        self._wanted: tuple[str, ...] = ()
 
     @property
     def url(self) -> str:
@@ -78,6 +79,17 @@ class RunningSystem:
             self.spawn(name)
         seeding.seed_databases(self.system)
         self.wait_ready(*self.programs)
+        self._wanted = tuple(self.programs)
+
+    def put_right(self) -> None:
+        """Start again what a test that failed has left dead."""
+        for name in SERVERS:
+            if name not in self._servers:
+                self.launch_server(name)
+        dead = [name for name in self._wanted if name not in self.processes or self.processes[name].poll() is not None]
+        for name in dead:
+            self.spawn(name)
+        self.wait_ready(*dead)
 
     def stop(self) -> None:
         """End everything at once, and remove it."""
