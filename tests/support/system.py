@@ -86,10 +86,7 @@ class RunningSystem:
         for name in SERVERS:
             if name not in self._servers:
                 self.launch_server(name)
-        dead = [name for name in self._wanted if name not in self.processes or self.processes[name].poll() is not None]
-        for name in dead:
-            self.spawn(name)
-        self.wait_ready(*dead)
+        self.revive(*self._wanted)
 
     def stop(self) -> None:
         """End everything at once, and remove it."""
@@ -134,11 +131,12 @@ class RunningSystem:
         self.spawn(name, **environment)
         self.wait_ready(name)
 
-    def revive(self, name: str) -> None:
-        """Start a process unless it runs; returns when it is ready."""
-        if name not in self.processes or self.processes[name].poll() is not None:
+    def revive(self, *names: str) -> None:
+        """Start those that do not run; returns when they are ready."""
+        dead = [name for name in names if name not in self.processes or self.processes[name].poll() is not None]
+        for name in dead:
             self.spawn(name)
-        self.wait_ready(name)
+        self.wait_ready(*dead)
 
     async def died(self, name: str, seconds: float = 20) -> int:
         """Wait until a process has ended by itself (at its failpoint, say); its exit code."""

@@ -316,10 +316,14 @@ class Desk:
         found: list[dict[str, Any]] = answer.json()["items"]
         return found
 
-    async def until(self, run_id: str, *states: str, seconds: float = 10) -> dict[str, Any]:
-        """The run, once it is in one of these states."""
+    async def until(
+        self, run_id: str, *states: str, seconds: float = 10, without_pauses: bool = False
+    ) -> dict[str, Any]:
+        """The run, once it is in one of these states. `without_pauses`, those before repetitions are over at once."""
 
         async def reached() -> dict[str, Any] | None:
+            if without_pauses:
+                await self.database.execute("UPDATE runs SET due_at = now() WHERE state = 'retrying'")
             run = await self.run(run_id)
             return run if run["state"] in states else None
 
@@ -332,17 +336,6 @@ class Desk:
     async def outlive_leases(self) -> None:
         """As if the time were over for which a dead worker's claims are kept for it."""
         await self.database.execute("UPDATE runs SET due_at = now() WHERE state = 'running'")
-
-    async def until_without_pauses(self, run_id: str, *states: str, seconds: float = 10) -> dict[str, Any]:
-        """As `until`; the pauses before repetitions are over at once."""
-
-        async def reached() -> dict[str, Any] | None:
-            await self.database.execute("UPDATE runs SET due_at = now() WHERE state = 'retrying'")
-            run = await self.run(run_id)
-            return run if run["state"] in states else None
-
-        found: dict[str, Any] = await eventually(reached, seconds=seconds)
-        return found
 
     async def steer(self, run_id: str, verb: str, **body: Any) -> dict[str, Any]:
         answer = await self.api.post(f"/api/runs/{run_id}/{verb}", json=body)

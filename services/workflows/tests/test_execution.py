@@ -197,7 +197,7 @@ async def test_a_call_without_an_answer_is_looked_up_before_it_is_repeated(desk:
     run_id = await started(
         desk, hook(desk, on_unknown="verify", verify=verify, retry={"attempts": 6, "backoff": "1s"}), STOP
     )
-    run = await desk.until_without_pauses(run_id, "completed", seconds=30)
+    run = await desk.until(run_id, "completed", seconds=30, without_pauses=True)
     call = step_of(run, "call")
     assert [(a["purpose"], a["state"]) for a in call["attempts"]] == [
         ("call", "unknown"),
