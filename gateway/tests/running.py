@@ -1,10 +1,10 @@
 """A private nginx with the rendered configuration, and replicas behind it that can be killed."""
 
 import json
+import os
 import signal
 import socket
 import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +15,7 @@ import httpx2
 from deploy.local.servers import free_ports
 from gateway.reload import change_replicas
 from gateway.render import GatewaySettings, nginx_command, render
+from tests.support.processes import ServiceProcess
 
 START_SECONDS = 20.0
 FORGIVEN_SECONDS = 2.1
@@ -38,11 +39,11 @@ class Replica:
     def __init__(self, name: str, journal: Path, port: int) -> None:
         self.name, self.port, self._journal = name, port, journal
         self.address = f"127.0.0.1:{port}"
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: ServiceProcess | None = None
 
     def launch(self) -> None:
-        words = [sys.executable, "-m", "gateway.tests.upstream", str(self.port), self.name, str(self._journal)]
-        self._process = subprocess.Popen(words, cwd=Path(__file__).parents[2])
+        words = (str(self.port), self.name, str(self._journal))
+        self._process = ServiceProcess("gateway.tests.upstream", os.environ, *words)
 
     def start(self) -> bool:
         """Whether there was something to do: a replica that lives is left alone."""

@@ -116,6 +116,7 @@ async def account(system: RunningSystem, client: Client, simulators: Simulators)
     found = Account(portal, made.json()["id"], client, simulators)
     lead = (await client.post("/api/leads", {"email": f"{new_id('warm')}@example.com"})).json()
     await eventually(lambda: found.in_step(lead["id"], 1), seconds=20)
+    await eventually(lambda: nothing_to_sync(system), seconds=20)
     yield found
     await simulators.clear()
     assert (await client.delete(f"/api/crm/connections/{found.connection_id}")).status_code == 204

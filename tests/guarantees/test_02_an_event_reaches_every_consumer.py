@@ -3,13 +3,13 @@
 import asyncio
 import shutil
 import signal
-import sys
 
 import pytest
 
 from tests.guarantees.consumers import all_taken, dead_letter_counts, missing_events
 from tests.guarantees.history import History, load
 from tests.support.fixtures import eventually
+from tests.support.processes import ServiceProcess
 from tests.support.system import Client, RunningSystem
 
 READERS = ("leads-worker-1", "workflows-worker-1", "crm-sync-worker-1")
@@ -70,15 +70,8 @@ async def published(system: RunningSystem, history: History) -> bool:
 
 async def announce_again(system: RunningSystem, package: str) -> None:
     owner = package.replace("_", "-")
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "chassis.announce_again",
-        package,
-        env={**system.system.base_environment(), **system.system.environment_of(owner, 1)},
-        stdout=asyncio.subprocess.DEVNULL,
-    )
-    assert await process.wait() == 0
+    environment = {**system.system.base_environment(), **system.system.environment_of(owner, 1)}
+    assert await ServiceProcess("chassis.announce_again", environment, package).exit_code() == 0
 
 
 @pytest.mark.parametrize("seconds", [3, pytest.param(60, marks=[pytest.mark.long, pytest.mark.timeout(180)])])

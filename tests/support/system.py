@@ -26,6 +26,7 @@ from deploy.local.programs import System, database_of
 from deploy.local.readiness import status_of
 from deploy.local.servers import Launched, free_ports, launch, stop, wait_ready
 from deploy.local.settings import REPOSITORY, Settings
+from tests.support.processes import ServiceProcess
 from tests.support.servers import end_at_once
 
 READY_SECONDS = 60
@@ -55,7 +56,7 @@ class RunningSystem:
         self.system = dataclasses.replace(System.of(settings), environment=Environment(Path(sys.prefix)))
         self.settings = settings
         self.programs: dict[str, Program] = {}
-        self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        self.processes: dict[str, ServiceProcess | subprocess.Popen[bytes]] = {}
         self._servers: dict[str, Launched] = {}
         self._pools: dict[str, asyncpg.Pool] = {}
         self._wanted: tuple[str, ...] = ()
@@ -90,21 +91,23 @@ class RunningSystem:
 
     def stop(self) -> None:
         """End everything at once, and remove it."""
-        end_at_once(self.settings.state, list(self._servers.values()))
         for process in self.processes.values():
+            process.kill()
             process.wait()
+        end_at_once(self.settings.state, list(self._servers.values()))
 
     def spawn(self, name: str, **environment: str) -> None:
         """Start a process; `environment` adds to its variables, say `FAILPOINT="outbox.before_publish"`."""
         program = self.programs[name]
-        with Path(program.log).open("ab") as output:
-            self.processes[name] = subprocess.Popen(
-                program.argv,
-                cwd=program.cwd,
-                env={**program.env, **SHORT_LEASES, **environment},
-                stdout=output,
-                stderr=output,
-            )
+        variables = {**program.env, **SHORT_LEASES, **environment}
+        match program.argv:
+            case (_, "-m", module):
+                self.processes[name] = ServiceProcess(module, variables, output=Path(program.log))
+            case _:
+                with Path(program.log).open("ab") as output:
+                    self.processes[name] = subprocess.Popen(
+                        program.argv, cwd=program.cwd, env=variables, stdout=output, stderr=output
+                    )
 
     def signal(self, name: str, number: int) -> None:
         self.processes[name].send_signal(number)
@@ -142,10 +145,10 @@ class RunningSystem:
         """Wait until a process has ended by itself (at its failpoint, say); its exit code."""
         process = self.processes[name]
         async with asyncio.timeout(seconds):
-            while process.poll() is None:
+            while (code := process.poll()) is None:
                 await asyncio.sleep(0.02)
         del self.processes[name]
-        return int(process.returncode)
+        return code
 
     def wait_ready(self, *names: str) -> None:
         """Return when each answers that it is ready; an AssertionError shows the end of the log of one that does not."""

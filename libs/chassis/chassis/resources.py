@@ -29,6 +29,7 @@ log = get_logger()
 
 POOL_DEAD_SECONDS = 30.0
 WATCH_SECONDS = 5.0
+AUTH_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,14 @@ class Resources:
     services: ServiceClient
     outbound: OutboundClient
     health: Health
+
+    async def wait_to_serve(self) -> None:
+        """Return once tokens can be judged, however long auth stays away.
+
+        A replica that took requests before would answer with 503 what another replica could do.
+        """
+        while not await self.tokens.wait_ready(AUTH_SECONDS):
+            log.warning("wait-for-auth", seconds=AUTH_SECONDS)
 
 
 def make_redis(url: str) -> Redis:
@@ -63,7 +72,7 @@ def make_redis(url: str) -> Redis:
 async def open_resources(
     settings: ServiceSettings, *, consumes: bool = False, identity: Callable[[Database], IdentitySource] | None = None
 ) -> AsyncIterator[Resources]:
-    """Everything a process needs. It waits for PostgreSQL; RabbitMQ, Redis and auth may come later.
+    """Everything a process needs. It waits for PostgreSQL; RabbitMQ, Redis and auth may come later (but see `wait_to_serve`).
 
     `consumes` opens the second broker connection. `identity` replaces the calls to auth: auth itself asks its own database.
     """

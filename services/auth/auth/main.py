@@ -49,6 +49,7 @@ def create(settings: Settings) -> FastAPI:
                 async with running(
                     [*common_pruning(database), *own_pruning(database)], drain_seconds=settings.drain_seconds
                 ):
+                    await resources.wait_to_serve()
                     yield {
                         "resources": resources,
                         "settings": settings,

@@ -14,7 +14,6 @@ import asyncpg
 import httpx2
 import orjson
 import pytest
-from pydantic import SecretStr
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from auth import repository
@@ -24,6 +23,7 @@ from auth.settings import Settings
 from chassis.ids import new_id
 from chassis.migrations import migrate
 from contracts.validation import problems
+from tests.support.processes import variables_of
 from tests.support.servers import TestServers
 
 PASSWORD = "an honest password"
@@ -120,7 +120,7 @@ def as_environment(monkeypatch: pytest.MonkeyPatch) -> Callable[[Settings], None
     """`as_environment(settings)`: this process's environment says what `settings` say."""
 
     def do(settings: Settings) -> None:
-        for name, value in environment_of(settings).items():
+        for name, value in variables_of(settings).items():
             monkeypatch.setenv(name, value)
 
     return do
@@ -148,7 +148,6 @@ async def start_replica(stack: AsyncExitStack, settings: Settings) -> Replica:
     app = create(settings)
     state = await stack.enter_async_context(app.router.lifespan_context(app))
     assert state is not None
-    assert await state["resources"].tokens.wait_ready(5)
     return Replica(app, settings, dict(state))
 
 
@@ -229,15 +228,6 @@ def _person(document: dict[str, Any], password: str) -> Person:
     user = document["user"]
     access, refresh = document["access_token"], document["refresh_token"]
     return Person(workspace_id, user["id"], user["email"], session_id, access, refresh, password)
-
-
-def environment_of(settings: Settings) -> dict[str, str]:
-    """The variables from which a process reads `settings`."""
-    values = settings.model_dump()
-    return {
-        f"AUTH_{name.upper()}": value.get_secret_value() if isinstance(value, SecretStr) else str(value)
-        for name, value in values.items()
-    }
 
 
 @pytest.fixture

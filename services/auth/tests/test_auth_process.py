@@ -1,19 +1,17 @@
 """auth as a process of its own: dying at the worst moment costs nobody the session, and announces no user twice or never."""
 
-import asyncio
-import os
 import signal
-import sys
 
 import httpx2
 import pytest
 
 from deploy.local.servers import free_ports
 from tests.support.fixtures import eventually
+from tests.support.processes import ServiceProcess, environment_of
 
 
 @pytest.fixture
-async def process(settings, as_environment):
+async def process(settings):
     """`await process("name:n")`: auth as a process of its own that ends at that failpoint, and a client to it.
 
     A start passes one transaction, the one that looks for a signing key: the request's own is the second.
@@ -22,19 +20,12 @@ async def process(settings, as_environment):
 
     async def begin(failpoint):
         [port] = free_ports(1)
-        as_environment(settings.model_copy(update={"port": port}))
-        running = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "auth",
-            env=os.environ | {"FAILPOINT": failpoint},
-            stdout=asyncio.subprocess.DEVNULL,
-        )
+        running = ServiceProcess("auth", environment_of(settings.model_copy(update={"port": port}), failpoint))
         client = httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=10)
         started.append((running, client))
 
         async def is_ready():
-            assert running.returncode is None
+            assert running.poll() is None
             try:
                 return (await client.get("/health/ready")).status_code == 200
             except httpx2.TransportError:
@@ -46,9 +37,8 @@ async def process(settings, as_environment):
     yield begin
     for running, client in started:
         await client.aclose()
-        if running.returncode is None:
-            running.terminate()
-        await running.wait()
+        running.terminate()
+        await running.exit_code()
 
 
 async def test_a_replica_killed_after_a_refresh_committed_leaves_the_user_signed_in(api, agent, process):
@@ -57,7 +47,7 @@ async def test_a_replica_killed_after_a_refresh_committed_leaves_the_user_signed
     assert [session["id"] for session in listed] == [agent.session_id]
     with pytest.raises(httpx2.TransportError):
         await client.post("/api/auth/refresh", json={"refresh_token": agent.refresh_token})
-    assert await running.wait() == -signal.SIGKILL
+    assert await running.exit_code() == -signal.SIGKILL
     # The gateway repeats the request at the other replica.
     again = await api.post("/api/auth/refresh", json={"refresh_token": agent.refresh_token})
     assert again.status_code == 200
@@ -85,7 +75,7 @@ async def test_a_replica_killed_in_a_create_leaves_one_user_announced_once(api, 
     headers = admin.headers | {"X-Gateway-Request": f"{failpoint}-{admin.id}"}
     with pytest.raises(httpx2.TransportError):
         await client.post("/api/auth/users", json=body, headers=headers)
-    assert await running.wait() == -signal.SIGKILL
+    assert await running.exit_code() == -signal.SIGKILL
     again = await api.post("/api/auth/users", json=body, headers=headers)
     assert again.status_code == 201
     events = await announced()

@@ -25,6 +25,7 @@ def create(settings: CrmSyncSettings, **replaced: Any) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[dict[str, Any]]:
         async with open_resources(settings, **replaced) as resources:
+            await resources.wait_to_serve()
             yield {"resources": resources, **services(settings, resources)}
 
     return create_app(settings, title="crm-sync", lifespan=lifespan, routers=[connections.router, leads.router])

@@ -2,12 +2,8 @@
 
 import asyncio
 import itertools
-import os
-import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
@@ -24,6 +20,7 @@ from deploy.local.servers import free_ports
 from simulators.testing import RunningSimulators
 from tests.support.fixtures import eventually
 from tests.support.identity import TestIdentity
+from tests.support.processes import ServiceProcess, environment_of
 from tests.support.servers import TestServers
 
 from .crm import Crm
@@ -195,42 +192,23 @@ async def own_crm(own: Service, simulators: RunningSimulators, portal: int) -> A
         yield made
 
 
-@dataclass
-class Process:
-    """`python -m crm_sync.worker` as a process of its own."""
-
-    process: asyncio.subprocess.Process
-    port: int
-
-    async def exit_code(self) -> int:
-        return await asyncio.wait_for(self.process.wait(), 30)
-
-
-StartProcess = Callable[..., Awaitable[Process]]
+StartProcess = Callable[..., Awaitable[ServiceProcess]]
 
 
 @pytest.fixture
-async def start_process(settings: CrmSyncSettings, tmp_path: Path) -> AsyncIterator[StartProcess]:
+async def start_process(settings: CrmSyncSettings) -> AsyncIterator[StartProcess]:
     """`await start_process(failpoint="sync.after_call")`: a worker process, once it is ready."""
-    started: list[Process] = []
+    started: list[ServiceProcess] = []
 
-    async def start(*, failpoint: str | None = None, **changed: Any) -> Process:
+    async def start(*, failpoint: str = "", **changed: Any) -> ServiceProcess:
         [port] = free_ports(1)
         own = settings.model_copy(update={**changed, "port": port})
-        environment = {**os.environ, **as_environment(own)}
-        if failpoint:
-            environment["FAILPOINT"] = failpoint
-        log = (tmp_path / f"worker-{port}.log").open("wb")
-        with log:
-            process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "crm_sync.worker", env=environment, stdout=log, stderr=log
-            )
-        one = Process(process, port)
+        one = ServiceProcess("crm_sync.worker", environment_of(own, failpoint))
         started.append(one)
         async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False) as client:
 
             async def is_ready() -> bool:
-                if process.returncode is not None:
+                if one.poll() is not None:
                     return True
                 try:
                     return (await client.get("/health/live")).status_code == 200
@@ -242,16 +220,5 @@ async def start_process(settings: CrmSyncSettings, tmp_path: Path) -> AsyncItera
 
     yield start
     for one in started:
-        if one.process.returncode is None:
-            one.process.kill()
-            await one.process.wait()
-
-
-def as_environment(settings: CrmSyncSettings) -> dict[str, str]:
-    """The settings as a process reads them."""
-    values = {}
-    for name in type(settings).model_fields:
-        value = getattr(settings, name)
-        text = value.get_secret_value() if hasattr(value, "get_secret_value") else value
-        values[f"CRM_SYNC_{name.upper()}"] = str(text)
-    return values
+        one.kill()
+        one.wait()

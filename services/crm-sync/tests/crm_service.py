@@ -57,7 +57,6 @@ class Running:
 async def running(app: Any) -> AsyncIterator[Running]:
     """Run an application's lifespan in this process."""
     async with app.router.lifespan_context(app) as state:
-        assert await state["resources"].tokens.wait_ready(10)
         yield Running(app, state)
 
 

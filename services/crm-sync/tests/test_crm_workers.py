@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import os
 import signal
 import time
 from collections import defaultdict
@@ -91,7 +90,7 @@ async def test_a_worker_paused_past_its_lease_cannot_write_over_what_happened_me
         return len(own_crm.calls(UPSERT)) == 1
 
     await eventually(is_out)
-    os.kill(slow.process.pid, signal.SIGSTOP)
+    slow.send_signal(signal.SIGSTOP)
     # The stopped process still holds the queue's deliveries: the newer version is put where its consumer would put it.
     lead = json.dumps({"id": "lead_1", "email": "lead_1@example.com", "company": "v2"})
     copy = LeadCopy(
@@ -101,7 +100,7 @@ async def test_a_worker_paused_past_its_lease_cannot_write_over_what_happened_me
     await start_worker()
     await own_crm.in_step("lead_1", connection, 2, seconds=20)
     token_before = (await own_crm.row("lead_1"))["event_count"]
-    os.kill(slow.process.pid, signal.SIGCONT)
+    slow.send_signal(signal.SIGCONT)
     await asyncio.sleep(1.5)
     row = await own_crm.row("lead_1")
     assert (row["synced_version"], row["state"], row["event_count"]) == (2, "idle", token_before)
@@ -240,7 +239,7 @@ async def test_a_stopping_worker_finishes_the_call_in_its_hands(own_crm, start_p
         return len(own_crm.calls(UPSERT)) == 1
 
     await eventually(is_out)
-    worker.process.send_signal(signal.SIGTERM)
+    worker.send_signal(signal.SIGTERM)
     await worker.exit_code()
     standing = await own_crm.standing("lead_1", connection)
     assert (standing["state"], standing["synced_version"]) == ("in_step", 1)

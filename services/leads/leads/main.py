@@ -25,6 +25,7 @@ def create(settings: Settings) -> FastAPI:
         async with open_resources(settings) as resources, LeadWriter(resources.database) as writer:
             cache = LeadCache(resources.cache)
             workspace = WorkspaceSettings(resources.database, settings.default_region)
+            await resources.wait_to_serve()
             yield {
                 "resources": resources,
                 "service": LeadService(resources.database, cache, writer, workspace),

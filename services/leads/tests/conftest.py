@@ -2,13 +2,10 @@
 
 import asyncio
 import json
-import os
-import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from socket import AF_INET, SOCK_STREAM, socket
 from typing import Any
 
 import asyncpg
@@ -17,6 +14,7 @@ import pytest
 from starlette.types import Receive, Scope, Send
 
 from chassis.worker import create_worker_app
+from deploy.local.servers import free_ports
 from leads.changes import created
 from leads.main import create
 from leads.models import EMPTY_FIELDS, Lead
@@ -24,6 +22,7 @@ from leads.settings import Settings
 from leads.worker import build
 from tests.support.fixtures import eventually
 from tests.support.identity import TestIdentity
+from tests.support.processes import ServiceProcess, environment_of
 
 WORKSPACE = "ws_1"
 
@@ -31,6 +30,14 @@ WORKSPACE = "ws_1"
 @pytest.fixture
 async def internal_url(identity: TestIdentity) -> AsyncIterator[str]:
     """Auth's two internal addresses, answered by the test's own signer."""
+    [port] = free_ports(1)
+    async with answering_as_auth(identity, port):
+        yield f"http://127.0.0.1:{port}"
+
+
+@asynccontextmanager
+async def answering_as_auth(identity: TestIdentity, port: int) -> AsyncIterator[None]:
+    """While the block runs, `identity` answers at `port`."""
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with closing(writer):
@@ -44,9 +51,9 @@ async def internal_url(identity: TestIdentity) -> AsyncIterator[str]:
                 writer.write(head + body)
                 await writer.drain()
 
-    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    server = await asyncio.start_server(answer, "127.0.0.1", port)
     try:
-        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        yield
     finally:
         server.close()
 
@@ -84,7 +91,6 @@ async def running(app: Any) -> AsyncIterator[Replica]:
 
         transport = httpx2.ASGITransport(app=with_state)
         async with httpx2.AsyncClient(transport=transport, base_url="http://leads") as client:
-            assert await state["resources"].tokens.wait_ready(5)
             yield Replica(client, state)
 
 
@@ -165,14 +171,13 @@ async def add_user(database: asyncpg.Connection) -> Callable[..., Awaitable[str]
 
 @dataclass
 class Process:
-    """`python -m leads` or its worker, with a client of it."""
+    """`python -m leads`, with a client of it."""
 
-    process: asyncio.subprocess.Process
+    process: ServiceProcess
     client: httpx2.AsyncClient
-    log: list[str] = field(default_factory=list)
 
     async def exit_code(self) -> int:
-        return await asyncio.wait_for(self.process.wait(), 20)
+        return await self.process.exit_code()
 
 
 StartProcess = Callable[..., Awaitable[Process]]
@@ -183,17 +188,11 @@ async def start_process(settings: Settings, identity: TestIdentity) -> AsyncIter
     """`await start_process(failpoint="leads.after_commit")`: the service as a process, once it is ready."""
     started: list[Process] = []
 
-    async def start(module: str = "leads", *, failpoint: str | None = None, **variables: str) -> Process:
-        port = free_port()
-        environment = {**os.environ, **as_environment(settings), "LEADS_PORT": str(port), **variables}
-        environment.pop("PYTHONDONTWRITEBYTECODE", None)  # the next start finds its modules compiled
-        if failpoint:
-            environment["FAILPOINT"] = failpoint
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", module, env=environment, stdout=asyncio.subprocess.DEVNULL
-        )
-        client = httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}", headers=identity.headers(), trust_env=False)
-        one = Process(process, client)
+    async def start(*, failpoint: str = "") -> Process:
+        own = settings.model_copy(update={"port": free_ports(1)[0]})
+        url = f"http://127.0.0.1:{own.port}"
+        client = httpx2.AsyncClient(base_url=url, headers=identity.headers(), trust_env=False)
+        one = Process(ServiceProcess("leads", environment_of(own, failpoint)), client)
         started.append(one)
         await eventually(lambda: is_ready(client), seconds=40)
         return one
@@ -201,9 +200,8 @@ async def start_process(settings: Settings, identity: TestIdentity) -> AsyncIter
     yield start
     for one in started:
         await one.client.aclose()
-        if one.process.returncode is None:
-            one.process.kill()
-            await one.process.wait()
+        one.process.kill()
+        one.process.wait()
 
 
 async def is_ready(client: httpx2.AsyncClient) -> bool:
@@ -211,22 +209,6 @@ async def is_ready(client: httpx2.AsyncClient) -> bool:
         return (await client.get("/health/ready")).status_code == 200
     except httpx2.TransportError:
         return False
-
-
-def free_port() -> int:
-    with socket(AF_INET, SOCK_STREAM) as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-def as_environment(settings: Settings) -> dict[str, str]:
-    """The settings as a process reads them."""
-    values = {}
-    for name in type(settings).model_fields:
-        value = getattr(settings, name)
-        values[f"LEADS_{name.upper()}"] = str(value.get_secret_value() if hasattr(value, "get_secret_value") else value)
-    return values
 
 
 EventsOf = Callable[[str], Awaitable[list[dict[str, Any]]]]

@@ -8,7 +8,9 @@ import httpx2
 import pytest
 
 from contracts.validation import problems
+from deploy.local.servers import free_ports
 from leads import repository, writer
+from services.leads.tests.conftest import answering_as_auth
 from tests.support.fixtures import eventually
 
 KILLED = -9
@@ -120,6 +122,17 @@ async def test_a_write_whose_connection_is_lost_under_it_is_tried_once_more(
     assert (await replica.client.get(path)).content == changed.content
     assert await database.fetchval("SELECT count(*) FROM leads") == 2
     assert await database.fetchval("SELECT count(*) FROM outbox") == 3
+
+
+async def test_a_replica_takes_no_request_before_it_can_judge_its_token(start_replica: Any, identity: Any) -> None:
+    """Another replica, which knows the keys, can answer it meanwhile."""
+    [port] = free_ports(1)
+    starting = asyncio.create_task(start_replica(internal_url=f"http://127.0.0.1:{port}"))
+    started, _ = await asyncio.wait({starting}, timeout=1)
+    assert not started
+    async with answering_as_auth(identity, port):
+        replica = await asyncio.wait_for(starting, 5)
+        assert (await replica.client.get("/api/leads")).status_code == 200
 
 
 async def test_a_change_whose_request_runs_out_of_time_is_carried_out_whole(

@@ -1,8 +1,6 @@
 """The workflows service on real servers, in this process or as processes of its own, among neighbours made of HTTP."""
 
 import asyncio
-import os
-import sys
 from base64 import b64encode
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
@@ -22,9 +20,11 @@ from chassis.events import Event, encode
 from chassis.ids import new_id
 from chassis.worker import create_worker_app
 from contracts import topology
+from deploy.local.servers import free_ports
 from services.workflows.tests.neighbours import Neighbours, lead_event, make_lead
 from tests.support.fixtures import eventually
 from tests.support.identity import TestIdentity
+from tests.support.processes import ServiceProcess, environment_of
 from workflows.main import create
 from workflows.settings import WorkflowsSettings
 from workflows.worker import build_loops
@@ -143,7 +143,6 @@ async def running(app: Any) -> AsyncIterator[Application]:
 
         transport = httpx2.ASGITransport(app=with_state)
         async with httpx2.AsyncClient(transport=transport, base_url="http://workflows") as client:
-            assert await state["resources"].tokens.wait_ready(5)
             yield Application(client, state)
 
 
@@ -355,60 +354,23 @@ def desk(
     return Desk(api, database, neighbours, publish, settings.database_url.get_secret_value())
 
 
-@dataclass
-class Process:
-    """A worker as a process of its own."""
-
-    process: asyncio.subprocess.Process
-
-    async def exit_code(self, seconds: float = 20) -> int:
-        return await asyncio.wait_for(self.process.wait(), seconds)
-
-    def signal(self, number: int) -> None:
-        self.process.send_signal(number)
-
-
-StartProcess = Callable[..., Awaitable[Process]]
+StartProcess = Callable[..., Awaitable[ServiceProcess]]
 
 
 @pytest.fixture
 async def start_process(settings: WorkflowsSettings, servers: Any) -> AsyncIterator[StartProcess]:
     """`await start_process(failpoint="step.after_call:1", lease_seconds=2)`: `python -m workflows.worker`."""
-    started: list[Process] = []
+    started: list[ServiceProcess] = []
 
-    async def start(*, failpoint: str = "", **changes: Any) -> Process:
-        environment = process_environment(settings.model_copy(update={"port": free_port(), **changes}))
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "workflows.worker",
-            env={**os.environ, **environment, "FAILPOINT": failpoint},
-            stdout=asyncio.subprocess.DEVNULL,
-        )
-        started.append(Process(process))
+    async def start(*, failpoint: str = "", **changes: Any) -> ServiceProcess:
+        own = settings.model_copy(update={"port": free_ports(1)[0], **changes})
+        started.append(ServiceProcess("workflows.worker", environment_of(own, failpoint)))
         return started[-1]
 
     yield start
     for one in started:
-        if one.process.returncode is None:
-            one.process.kill()
-            await one.process.wait()
-
-
-def process_environment(settings: WorkflowsSettings) -> dict[str, str]:
-    """The environment variables that give a process these settings."""
-    values = {}
-    for name in type(settings).model_fields:
-        value = getattr(settings, name)
-        text = value.get_secret_value() if hasattr(value, "get_secret_value") else str(value)
-        values[f"WORKFLOWS_{name.upper()}"] = text
-    return values
-
-
-def free_port() -> int:
-    from deploy.local.servers import free_ports
-
-    return free_ports(1)[0]
+        one.kill()
+        one.wait()
 
 
 def created(lead: dict[str, Any], **context: Any) -> Event:
@@ -416,4 +378,4 @@ def created(lead: dict[str, Any], **context: Any) -> Event:
     return lead_event("lead.created", lead, **context)
 
 
-__all__: Sequence[str] = ("Application", "Desk", "Process", "Publish", "StartProcess", "StartWorker", "created")
+__all__: Sequence[str] = ("Application", "Desk", "Publish", "StartProcess", "StartWorker", "created")

@@ -90,12 +90,12 @@ async def test_a_worker_paused_past_its_lease_writes_nothing_when_it_comes_back(
         return desk.neighbours.received("/hooks/a")
 
     await eventually(called, seconds=30)
-    slow.signal(signal.SIGSTOP)
+    slow.send_signal(signal.SIGSTOP)
     await start_worker(**QUICK_LEASE)
     run = await desk.until(run_id, "completed", seconds=20)
     assert run["steps"][0]["output"]["body"] == {"who": "fast"}
     gate.set()
-    slow.signal(signal.SIGCONT)
+    slow.send_signal(signal.SIGCONT)
     await asyncio.sleep(1.5)
     assert await desk.run(run_id) == run
 

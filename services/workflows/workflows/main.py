@@ -27,6 +27,7 @@ def create(settings: WorkflowsSettings) -> FastAPI:
         async with open_resources(settings) as resources:
             database = resources.database
             starter = RunStarter(LeadFinder(database, resources.services))
+            await resources.wait_to_serve()
             yield {
                 "resources": resources,
                 "workflows": WorkflowService(database, DefinitionChecker(vault, resources.outbound), starter),
