@@ -79,7 +79,7 @@ async def test_a_worker_paused_past_its_lease_during_the_crms_call(
         system.spawn(second)
         system.wait_ready(second)
         await account.simulators.latency(0)
-        await eventually(lambda: account.in_step(lead["id"], 2), seconds=40)
+        await eventually(lambda: account.in_step(lead["id"], 2), seconds=80)
     finally:
         system.signal("crm-sync-worker-1", signal.SIGCONT)
     await asyncio.sleep(2)

@@ -66,6 +66,32 @@ async def test_a_crash_before_a_services_answer_is_written_down_has_one_effect(
     assert desk.neighbours.leads["ws_1", "lead_1"]["version"] == 2
 
 
+@pytest.mark.parametrize(
+    ("step", "method", "path"),
+    [
+        ({"type": "sync_to_crm", "connection_id": "conn_1"}, "POST", "/api/crm/leads"),
+        (
+            {"type": "update_lead", "set": {"stage": "contacted", "score": 7, "custom": {"seats": 1e18, "of": 0.1}}},
+            "PATCH",
+            "/api/leads",
+        ),
+    ],
+)
+async def test_after_a_crash_the_very_same_bytes_are_sent_again(
+    desk: Desk, start_process: StartProcess, start_worker: StartWorker, step: dict[str, Any], method: str, path: str
+) -> None:
+    """A service refuses a key whose second request differs from the first."""
+    run_id = await started(desk, {"id": "call", **step}, STOP)
+    process = await start_process(failpoint="step.after_call:1", **QUICK_LEASE)
+    assert await process.exit_code(30) == -signal.SIGKILL
+    await desk.outlive_leases()
+    await start_worker(**QUICK_LEASE)
+    await desk.until(run_id, "completed", seconds=20)
+    first, second = desk.neighbours.received(path, method)
+    assert first.body == second.body
+    assert first.headers["idempotency-key"] == second.headers["idempotency-key"]
+
+
 async def test_a_finished_call_is_not_made_again_after_a_crash(
     desk: Desk, start_process: StartProcess, start_worker: StartWorker
 ) -> None:
