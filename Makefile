@@ -22,6 +22,7 @@ export PYTEST_DEBUG_TEMPROOT = $(STATE)/test
 export HYPOTHESIS_STORAGE_DIRECTORY = $(STATE)/hypothesis
 
 LOCAL = $(PYTHON) -B -m deploy.local
+CONTAINERS = $(PYTHON) -B -m deploy.compose
 IN_ENVIRONMENT = $(STATE)/venv/bin/python -m
 PYTEST = $(IN_ENVIRONMENT) pytest -o cache_dir=$(STATE)/pytest
 CODE = libs services simulators gateway deploy tests conftest.py
@@ -61,6 +62,16 @@ announce-again: python ## Publish the last 72 hours' events once more, of all se
 
 clean: python ## Stop everything and remove STATE_DIR with all data
 	@$(LOCAL) clean
+
+##@ The system in containers
+up: python ## Make .env, build the images, start the containers, show a lead's way
+	@$(CONTAINERS) up
+
+down: python ## Stop the containers; with volumes=1 remove their data too, after asking
+	@$(CONTAINERS) down $(if $(volumes),--volumes)
+
+rollout: python ## Replace the containers of a service, without a failed request: make rollout service=leads
+	@$(CONTAINERS) rollout $(or $(service),$(error say which service, e.g. make rollout service=leads))
 
 ##@ The code
 test: tools ## All tests that take no minutes, against real servers of their own
@@ -107,4 +118,4 @@ python:
 tools: python
 	@$(LOCAL) test-setup
 
-.PHONY: run stop status logs scale figures rotate-keys announce-again clean test test-long test-unit lint fmt docs lock help python tools
+.PHONY: run stop status logs scale figures rotate-keys announce-again clean up down rollout test test-long test-unit lint fmt docs lock help python tools

@@ -20,6 +20,9 @@ CLOSING_FLAG = "closing"
 
 _SOURCE = Path(__file__).parent
 _PLACEHOLDER = re.compile(r"\$\{([A-Z][A-Z_]*)\}")  # nginx's own $variables stay as they are
+_FORGIVEN = "max_fails=2 fail_timeout=1s"
+RESOLVE_SECONDS = 1
+"""How long a name's addresses are believed: a replica that came or went is known after that."""
 _ADDRESS = re.compile(r"[A-Za-z0-9_.-]+:[0-9]{1,5}")
 
 
@@ -53,18 +56,37 @@ def upstreams(replicas: Mapping[str, Sequence[str]]) -> str:
     return "\n".join(_upstream(name, replicas.get(name, ())) for name in UPSTREAMS)
 
 
+def upstreams_by_name(port: int, resolver: str) -> str:
+    """The text of `upstreams.conf` where a name server knows the replicas, as Docker's does: nginx 1.27.3 or newer asks it.
+
+    Each upstream is the name `<upstream>` with hyphens, all of its addresses are replicas. `resolver` is the name server's address.
+    """
+    lines = []
+    for name in UPSTREAMS:
+        address = f"{name.replace('_', '-')}:{port} resolve"
+        servers = [f"{address} {_FORGIVEN}", f"{address} backup max_fails=0"]
+        lines.append(
+            _block(name, [f"resolver {resolver} valid={RESOLVE_SECONDS}s ipv6=off", "resolver_timeout 2s"], servers)
+        )
+    return "\n".join(lines)
+
+
 def _upstream(name: str, addresses: Sequence[str]) -> str:
     malformed = [address for address in addresses if not _ADDRESS.fullmatch(address)]
     if malformed:
         raise ValueError(f"a replica of {name} is not host:port: {', '.join(malformed)}")
-    servers = [f"{address} max_fails=2 fail_timeout=1s" for address in addresses]
+    servers = [f"{address} {_FORGIVEN}" for address in addresses]
     if len(addresses) > 1:
         # A replica that has come back is left out for up to a second more. If the others die meanwhile, nginx would
         # have none left: then these, which are never left out, are asked. (A lone replica is never left out anyway.)
         servers += [f"{address} backup max_fails=0" for address in addresses]
     if not addresses:
         servers = ["127.0.0.1:9 down"]  # nginx refuses a group without servers; requests for this one get a 502
-    lines = [f"zone {name} 128k", "least_conn", *(f"server {server}" for server in servers)]
+    return _block(name, [], servers)
+
+
+def _block(name: str, more: Sequence[str], servers: Sequence[str]) -> str:
+    lines = [f"zone {name} 128k", "least_conn", *more, *(f"server {server}" for server in servers)]
     # The services keep an idle connection for 75 s: nginx has to be the one that closes it.
     lines += ["keepalive 64", "keepalive_requests 100000", "keepalive_timeout 60s"]
     return f"upstream {name} {{\n" + "".join(f"    {line};\n" for line in lines) + "}\n"
@@ -75,17 +97,21 @@ def render(destination: Path, settings: GatewaySettings) -> None:
 
     Start nginx with `nginx_command(destination)`. Raises KeyError when a file has a placeholder without a value.
     """
-    values = _values(destination, settings)
+    render_files(destination, _values(destination, settings))
+    (destination / UPSTREAMS_FILE).write_text(upstreams(settings.replicas))
+    (destination / CLOSING_FLAG).unlink(missing_ok=True)
+    for directory in (settings.log_dir, settings.temp_dir, settings.pid_path.parent):
+        directory.mkdir(parents=True, exist_ok=True)
+
+
+def render_files(destination: Path, values: Mapping[str, str]) -> None:
+    """Write nginx.conf, conf.d/ and snippets/ with these values of their placeholders. KeyError when one has none."""
     for part in ("conf.d", "snippets"):
         shutil.rmtree(destination / part, ignore_errors=True)  # files of an earlier version would be read too
     for source in sorted([_SOURCE / "nginx.conf", *_SOURCE.glob("conf.d/*.conf"), *_SOURCE.glob("snippets/*.conf")]):
         target = destination / source.relative_to(_SOURCE)
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(_PLACEHOLDER.sub(lambda found: values[found[1]], source.read_text()))
-    (destination / UPSTREAMS_FILE).write_text(upstreams(settings.replicas))
-    (destination / CLOSING_FLAG).unlink(missing_ok=True)
-    for directory in (settings.log_dir, settings.temp_dir, settings.pid_path.parent):
-        directory.mkdir(parents=True, exist_ok=True)
 
 
 def find_nginx() -> str | None:

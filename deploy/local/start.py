@@ -80,9 +80,8 @@ def _start_servers(system: System, control: Control) -> None:
         for program in system.server_programs():
             control.start(program)
         wait_until(control, {"postgresql": postgresql.is_ready}, logs, SERVERS_READY_SECONDS)
-        databases.create(system)
-    with step("Migrating the databases"):
-        databases.migrate(system)
+    with step("Bringing the databases up to date"):
+        databases.bring_up_to_date(system)
     with step("Waiting for RabbitMQ"):  # services that find it there need not try again
         wait_until(
             control, {"rabbitmq": system.rabbitmq.is_ready, "redis": system.redis.is_ready}, logs, SERVERS_READY_SECONDS

@@ -70,8 +70,7 @@ class RunningSystem:
         for name in SERVERS:
             self.launch_server(name, wait=name == "epmd")
         wait_ready(*self._servers.values(), seconds=READY_SECONDS)
-        databases.create(self.system)
-        databases.migrate(self.system)
+        databases.bring_up_to_date(self.system)
         programs = self.system.programs()
         self.system.write_health_targets(programs)
         programs.append(gateway.prepare(self.system, programs))

@@ -13,6 +13,7 @@ MARKER = "AO_STATE_DIR"
 """Environment variable carried by every process started below a state folder; `make stop` finds orphans by it."""
 
 LOG_TAIL_LINES = 12
+SHARED_SETTINGS = Path(__file__).parents[2] / "servers"
 
 
 class ServerFailed(RuntimeError):
@@ -59,6 +60,11 @@ def base_environment(folder: Path, **more: str) -> dict[str, str]:
     """The environment of a server: nothing of the caller's but its PATH, so that no RABBITMQ_* or PG* leaks in."""
     path = os.environ.get("PATH", "/usr/bin:/bin")
     return {"PATH": path, "LANG": "C.UTF-8", "HOME": str(folder), MARKER: str(folder), **more}
+
+
+def shared_settings(name: str) -> str:
+    """What a server is told wherever it runs, as lines of its own settings file."""
+    return (SHARED_SETTINGS / f"{name}.conf").read_text()
 
 
 def private_folder(path: Path) -> Path:

@@ -15,6 +15,7 @@ from deploy.local.servers.launch import (
     base_environment,
     private_file,
     private_folder,
+    shared_settings,
 )
 
 SUPERUSER = "ao_owner"
@@ -28,30 +29,6 @@ port = {port}
 unix_socket_directories = ''
 max_connections = {max_connections}
 superuser_reserved_connections = 5
-password_encryption = scram-sha-256
-# An accepted write is never lost: the services refuse to start with one of these off.
-fsync = on
-full_page_writes = on
-synchronous_commit = on
-shared_buffers = 64MB
-work_mem = 4MB
-maintenance_work_mem = 32MB
-max_wal_size = 256MB
-min_wal_size = 64MB
-wal_compression = on
-max_worker_processes = 4
-max_parallel_workers_per_gather = 0
-jit = off
-timezone = 'UTC'
-log_timezone = 'UTC'
-log_line_prefix = '%m [%p] %u@%d '
-log_checkpoints = off
-# A holder that died lets go of its locks soon.
-idle_in_transaction_session_timeout = 30s
-client_connection_check_interval = 2s
-tcp_keepalives_idle = 10
-tcp_keepalives_interval = 5
-tcp_keepalives_count = 3
 """
 
 ACCESS = """\
@@ -110,7 +87,7 @@ class PostgreSQL:
         private_folder(self.folder)
         if not (self.data / "PG_VERSION").exists():
             self._create_cluster()
-        settings = SETTINGS.format(port=self.port, max_connections=self.max_connections)
+        settings = SETTINGS.format(port=self.port, max_connections=self.max_connections) + shared_settings("postgresql")
         for name, text in (("postgresql.auto.conf", ""), ("postgresql.conf", settings), ("pg_hba.conf", ACCESS)):
             private_file(self.data / name, text)
             self._give(self.data / name)

@@ -10,7 +10,7 @@ import socket
 from dataclasses import dataclass
 from pathlib import Path
 
-from deploy.local.servers.launch import Command, base_environment, private_file, private_folder
+from deploy.local.servers.launch import Command, base_environment, private_file, private_folder, shared_settings
 from deploy.local.servers.ports import is_open
 
 SCRIPTS = Path("/usr/lib/rabbitmq/bin")
@@ -23,13 +23,6 @@ listeners.tcp.1 = 127.0.0.1:{port}
 default_user = {user}
 default_pass = {password}
 default_vhost = /
-vm_memory_high_watermark.absolute = 1GB
-disk_free_limit.absolute = 200MB
-# The quorum queues' write-ahead log is also held in memory.
-raft.wal_max_size_bytes = 33554432
-log.file = false
-log.console = true
-log.console.level = warning
 """
 
 MANAGEMENT_SETTINGS = """\
@@ -94,7 +87,7 @@ class RabbitMQ:
 
     def prepare(self) -> None:
         private_folder(self.folder)
-        settings = SETTINGS.format(port=self.port, user=USER, password=self.password)
+        settings = SETTINGS.format(port=self.port, user=USER, password=self.password) + shared_settings("rabbitmq")
         plugins = ""
         if self.management_port:
             settings += MANAGEMENT_SETTINGS.format(management_port=self.management_port)

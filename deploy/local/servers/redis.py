@@ -5,7 +5,7 @@ import socket
 from dataclasses import dataclass
 from pathlib import Path
 
-from deploy.local.servers.launch import Command, base_environment, private_file, private_folder
+from deploy.local.servers.launch import Command, base_environment, private_file, private_folder, shared_settings
 
 SETTINGS = """\
 # Written at every start; changes here are lost.
@@ -14,11 +14,6 @@ port {port}
 requirepass {password}
 dir {folder}
 daemonize no
-databases 64
-save ""
-appendonly no
-maxmemory 64mb
-maxmemory-policy volatile-lru
 """
 
 
@@ -40,6 +35,7 @@ class Redis:
     def prepare(self) -> None:
         private_folder(self.folder)
         text = SETTINGS.format(port=self.port, password=self.password, folder=f'"{self.folder}"')
+        text += shared_settings("redis")
         private_file(self.folder / "redis.conf", text)
 
     def command(self) -> Command:

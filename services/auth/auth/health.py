@@ -1,9 +1,12 @@
 """The whole system's health: every process is asked for its own, all at once."""
 
 import asyncio
+import ipaddress
+import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx2
 
@@ -18,12 +21,37 @@ KEEP_SECONDS = 1.0
 _WORDS = ("status", "error")
 
 
-class SystemHealth:
-    """Asks the targets at most once a second, whoever asks here: the answer is public, the work behind it is not cheap."""
+async def resolve(host: str) -> list[str]:
+    """The IPv4 addresses of a name; none of an address itself, nor of a name that nobody has now."""
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        try:
+            found = await asyncio.get_running_loop().getaddrinfo(
+                host, None, family=socket.AF_INET, type=socket.SOCK_STREAM
+            )
+        except OSError:
+            return []
+        return [str(address[0]) for *_, address in found]
+    return []
 
-    def __init__(self, targets: Callable[[], Mapping[str, str]], client: httpx2.AsyncClient) -> None:
+
+class SystemHealth:
+    """Asks the targets at most once a second, whoever asks here: the answer is public, the work behind it is not cheap.
+
+    A target whose host is a name stands for a process at each address of it: `leads` becomes `leads-1`, `leads-2`, in the order of
+    the addresses. So containers are found by the name of their service.
+    """
+
+    def __init__(
+        self,
+        targets: Callable[[], Mapping[str, str]],
+        client: httpx2.AsyncClient,
+        addresses_of: Callable[[str], Awaitable[Sequence[str]]] = resolve,
+    ) -> None:
         self._targets = targets
         self._client = client
+        self._addresses_of = addresses_of
         self._asking = asyncio.Lock()
         self._found: dict[str, Any] = {}
         self._found_at = float("-inf")
@@ -42,11 +70,22 @@ class SystemHealth:
         except (OSError, ValueError) as error:
             log.warning("fail-reading-health-targets", error=str(error))
             return {"status": "failing", "checked_at": rfc3339(utcnow()), "services": {}}
-        answers = await asyncio.gather(*(self._ask(name, url) for name, url in targets.items()))
-        services = dict(zip(targets, answers, strict=True))
+        found = await asyncio.gather(*(self._replicas(name, url) for name, url in targets.items()))
+        asked = {name: url for replicas in found for name, url in replicas.items()}
+        answers = await asyncio.gather(*(self._ask(name, url) for name, url in asked.items()))
+        services = dict(zip(asked, answers, strict=True))
         statuses = {service["status"] for service in services.values()}
         status = next((each for each in ("failing", "degraded") if each in statuses), "ok")
         return {"status": status, "checked_at": rfc3339(utcnow()), "services": services}
+
+    async def _replicas(self, name: str, url: str) -> dict[str, str]:
+        """The target's processes by name; itself when its host is an address or has none."""
+        parts = urlsplit(url)
+        addresses = await self._addresses_of(parts.hostname or "")
+        return {
+            f"{name}-{number}": parts._replace(netloc=f"{address}:{parts.port or 80}").geturl()
+            for number, address in enumerate(sorted(addresses), start=1)
+        } or {name: url}
 
     async def _ask(self, name: str, url: str) -> dict[str, Any]:
         started = time.perf_counter()

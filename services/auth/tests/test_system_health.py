@@ -8,12 +8,16 @@ import time
 import httpx2
 import pytest
 
-from auth.health import SystemHealth, public_part
+from auth.health import SystemHealth, public_part, resolve
 
 GOOD = {"status": "ok", "dependencies": {"postgresql": {"status": "ok", "latency_ms": 0.8, "outbox_waiting": 3}}}
 
 
-def health_of(answers, targets=None):
+async def nobody_at(_host):
+    return []
+
+
+def health_of(answers, targets=None, addresses_of=nobody_at):
     """SystemHealth over processes that answer as `answers` says, by host."""
     asked = []
 
@@ -28,7 +32,7 @@ def health_of(answers, targets=None):
 
     client = httpx2.AsyncClient(transport=httpx2.MockTransport(answer))
     named = {name: f"http://{name}/" for name in answers} if targets is None else targets
-    return SystemHealth(lambda: named, client), asked
+    return SystemHealth(lambda: named, client, addresses_of), asked
 
 
 async def test_all_well_is_ok_and_shows_latencies_and_queue_depths():
@@ -86,6 +90,29 @@ async def test_many_who_ask_at_once_cost_one_round():
     health, asked = health_of({"auth": GOOD})
     await asyncio.gather(*(health.check() for _ in range(50)))
     assert len(asked) == 1
+
+
+async def test_a_name_stands_for_a_process_at_each_of_its_addresses_which_are_not_shown():
+    async def addresses_of(host):
+        return {"leads": ["10.0.0.7", "10.0.0.12"], "gone": []}.get(host, [])
+
+    answers = {"10.0.0.7": GOOD, "10.0.0.12": httpx2.ConnectError("refused"), "gone": httpx2.ConnectError("unknown")}
+    targets = {"leads": "http://leads:8000", "gone": "http://gone:8000"}
+    health, asked = health_of(answers, targets, addresses_of)
+    found = await health.check()
+    assert {name: each["status"] for name, each in found["services"].items()} == {
+        "leads-1": "failing",
+        "leads-2": "ok",
+        "gone": "failing",
+    }
+    assert "http://10.0.0.7:8000/health/detailed" in asked
+    assert "10.0.0" not in json.dumps(found)
+
+
+async def test_addresses_of_names_are_looked_up_and_an_address_is_itself():
+    assert "127.0.0.1" in await resolve("localhost")
+    assert await resolve("127.0.0.1") == []
+    assert await resolve("nobody.invalid") == []
 
 
 def test_hosts_and_secrets_in_a_report_are_left_out():

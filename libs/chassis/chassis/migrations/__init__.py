@@ -1,14 +1,12 @@
 """Schema migrations: plain SQL files in order, once each, under a lock.
 
-`python -m chassis.migrations leads` applies the chassis' own files, then `services/leads/migrations/*.sql`, to the database that
-LEADS_MIGRATION_DATABASE_URL names (its owner's connection), and grants the service's role what it needs: rows, never the schema.
+Applied are the chassis' own files, then `services/leads/migrations/*.sql`; the service's role is granted what it needs: rows, never
+the schema. chassis/provisioning.py is the command.
 A file whose first line is `-- migrate: no-transaction` runs outside a transaction (for CREATE INDEX CONCURRENTLY).
 """
 
 import asyncio
 import importlib
-import os
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -91,18 +89,3 @@ async def _apply(connection: "asyncpg.Connection[asyncpg.Record]", migration: Mi
             await asyncio.sleep(_LOCK_PAUSE_SECONDS)
         else:
             return
-
-
-def main() -> int:
-    if len(sys.argv) != 2:
-        sys.stderr.write("usage: python -m chassis.migrations PACKAGE\n")
-        return 2
-    package = sys.argv[1]
-    variable = f"{package.upper()}_MIGRATION_DATABASE_URL"
-    dsn = os.environ.get(variable)
-    if not dsn:
-        sys.stderr.write(f"{variable} is not set: give the connection of the database's owner\n")
-        return 2
-    applied = asyncio.run(migrate(dsn, package, role=package))
-    sys.stdout.write(f"{package}: {len(applied)} migrations applied\n")
-    return 0

@@ -1,5 +1,0 @@
-import sys
-
-from chassis.migrations import main
-
-sys.exit(main())
