@@ -75,7 +75,10 @@ rollout: python ## Replace the containers of a service, without a failed request
 
 ##@ The code
 test: tools ## All tests that take no minutes, against real servers of their own
-	@$(PYTEST) -n $(TEST_PROCESSES) --max-worker-restart 0 --dist loadscope --no-loadscope-reorder -m "not long"
+	@$(PYTEST) -n $(TEST_PROCESSES) --max-worker-restart 0 --dist loadscope --no-loadscope-reorder -m "not long and not containers"
+
+test-compose: tools ## The tests in containers: Docker Engine with Compose v2 has to be there
+	@$(PYTEST) -m containers --timeout 900 tests/compose
 
 test-long: tools ## The tests that wait for minutes
 	@$(PYTEST) -m long --timeout 900
@@ -118,4 +121,4 @@ python:
 tools: python
 	@$(LOCAL) test-setup
 
-.PHONY: run stop status logs scale figures rotate-keys announce-again clean up down rollout test test-long test-unit lint fmt docs lock help python tools
+.PHONY: run stop status logs scale figures rotate-keys announce-again clean up down rollout test test-compose test-long test-unit lint fmt docs lock help python tools

@@ -1,6 +1,7 @@
 """The settings of the containers: .env beside docker-compose.yml, made from .env.example."""
 
 import base64
+import os
 import re
 import secrets
 from collections.abc import Callable, Mapping
@@ -11,7 +12,8 @@ from deploy.local.servers.launch import private_file
 from deploy.local.settings import REPOSITORY
 from deploy.local.stored import new_key
 
-ENV_FILE = REPOSITORY / ".env"
+ENV_FILE = Path(os.environ.get("ENV_FILE") or REPOSITORY / ".env")
+"""Another one is another system, if its COMPOSE_PROJECT_NAME is another too."""
 EXAMPLE = REPOSITORY / ".env.example"
 _LINE = re.compile(r"^([A-Z][A-Z_]*)=(.*)$")
 
@@ -31,12 +33,15 @@ def _value_of(name: str) -> str:
     raise Refused(f"{EXAMPLE.name} leaves {name} empty, and nobody knows how to fill it in")
 
 
-FROM_ENVIRONMENT = ("PORT", "ADMIN_EMAIL", "ADMIN_PASSWORD")
+FROM_ENVIRONMENT = ("PORT", "ADMIN_EMAIL", "ADMIN_PASSWORD", "COMPOSE_PROJECT_NAME", "VERSION")
 """What `make up PORT=8081` may say when .env is made."""
 
 
-def make(file: Path = ENV_FILE, *, given: Mapping[str, str]) -> bool:
-    """Write .env from the example if there is none, readable by its owner only; True if it was made now."""
+def make(given: Mapping[str, str], file: Path = ENV_FILE) -> bool:
+    """Write .env from the example if there is none, readable by its owner only; True if it was made now.
+
+    `given` has values to be used instead of the example's: the environment, of which FROM_ENVIRONMENT is taken.
+    """
     if file.exists():
         return False
     lines = []

@@ -16,7 +16,7 @@ RECEIVER = "http://simulator:8000/webhooks/sample"
 def up() -> None:
     """Refused in one line when something is missing."""
     check()
-    if settings.make(given=os.environ):
+    if settings.make(os.environ):
         say("  .env was made from .env.example, with passwords and keys of its own: keep it to yourself.")
     chosen = settings.read()
     began = time.monotonic()

@@ -1,0 +1,107 @@
+"""Scaled, replaced, killed and restarted under load: no request fails, and nothing is lost."""
+
+import json
+import time
+
+import pytest
+
+from tests.compose.conftest import FIGURES, Containers, eventually
+
+pytestmark = [pytest.mark.containers, pytest.mark.timeout(900)]
+
+SERVICES = ("auth", "leads", "workflows", "crm-sync")
+WORKERS = ("leads-worker", "workflows-worker", "crm-sync-worker")
+NOTICED_SECONDS = 10
+
+
+def test_replicas_that_are_added_answer_within_ten_seconds_and_leave_without_a_failure(containers: Containers) -> None:
+    with containers.load(clients=4, pause=0.02) as load:
+        containers.scale(leads=4)
+        added = time.time()
+        containers.wait_ready("leads")
+        ready = time.time()
+        eventually(lambda: len(containers.shares("leads", added)) == 4, NOTICED_SECONDS + 5)
+        FIGURES.append(f"four replicas answered {time.time() - ready:.1f} s after they were ready")
+        since = time.time()
+        time.sleep(5)
+        shares = containers.shares("leads", since)
+        containers.scale(leads=1)
+        eventually(lambda: len(containers.ids("leads")) == 1, 60)
+        time.sleep(2)
+    FIGURES.append(f"shares of four replicas: {sorted(shares.values())}; {sum(load.answers.values())} requests")
+    assert len(shares) == 4
+    assert min(shares.values()) > max(shares.values()) / 4
+    assert load.failures == {}
+    containers.check_nothing_lost(load)
+
+
+def test_workers_come_and_go_while_runs_and_syncs_are_under_way(containers: Containers) -> None:
+    with containers.load(score=80) as load:
+        containers.scale(**{worker.replace("-", "_"): 3 for worker in WORKERS})
+        containers.wait_ready(*WORKERS)
+        time.sleep(3)
+        containers.scale(**{worker.replace("-", "_"): 1 for worker in WORKERS})
+        eventually(lambda: all(len(containers.ids(worker)) == 1 for worker in WORKERS), 90)
+    assert load.failures == {}
+    containers.check_nothing_lost(load)
+
+
+@pytest.mark.parametrize("service", [*SERVICES, *WORKERS])
+def test_a_rollout_replaces_every_container_and_fails_no_request(containers: Containers, service: str) -> None:
+    before = set(containers.ids(service))
+    with containers.load(score=80) as load:
+        done = containers.command("rollout", service)
+        assert done.returncode == 0, done.stdout + done.stderr
+    after = set(containers.ids(service))
+    assert (len(after), after & before) == (len(before), set())
+    assert load.failures == {}
+    containers.check_nothing_lost(load)
+
+
+def test_a_killed_replica_of_each_kind_fails_no_request(containers: Containers) -> None:
+    containers.scale(**{name.replace("-", "_"): 2 for name in (*SERVICES, *WORKERS)})
+    containers.wait_ready()
+    with containers.load(score=80) as load:
+        for name in (*SERVICES, *WORKERS):
+            containers.docker("kill", containers.ids(name)[0])
+            time.sleep(2.5)  # two at once is not what is promised
+    assert load.failures == {}
+    containers.check_nothing_lost(load)
+
+
+def test_the_gateways_configuration_is_reloaded_without_a_failure(containers: Containers) -> None:
+    with containers.load(clients=8, pause=0.01) as load:
+        for _ in range(3):
+            containers.compose("exec", "-T", "gateway", "gateway", "reload")
+            time.sleep(0.5)
+    assert load.failures == {}
+    containers.check_nothing_lost(load)
+
+
+@pytest.mark.parametrize("server", ["redis", "rabbitmq"])
+def test_a_restarted_server_fails_no_request(containers: Containers, server: str) -> None:
+    with containers.load(score=80) as load:
+        containers.compose("restart", server)
+        containers.wait_ready(server)
+        time.sleep(2)
+    assert load.failures == {}
+    containers.check_nothing_lost(load)
+
+
+def test_eight_replicas_of_everything_have_connections_enough(containers: Containers) -> None:
+    most = int(containers.sql("postgres", "SHOW max_connections"))
+    allowed = int(containers.sql("postgres", "SELECT sum(rolconnlimit) FROM pg_roles WHERE rolconnlimit > 0"))
+    assert allowed < most
+    containers.scale(**{name.replace("-", "_"): 8 for name in (*SERVICES, *WORKERS)})
+    containers.wait_ready(seconds=300)
+    with containers.load(clients=8, pause=0) as load:
+        time.sleep(5)
+        used = int(containers.sql("postgres", "SELECT count(*) FROM pg_stat_activity WHERE datname IS NOT NULL"))
+    FIGURES.append(f"8 replicas of 7 kinds: {used} connections in use, {allowed} allowed, {most} taken by the server")
+    assert load.failures == {}
+    refused = containers.compose("logs", "--no-log-prefix", "postgres")
+    assert "too many" not in refused
+    with containers.sign_in() as api:
+        services = json.loads(api.ask("GET", "/health/detailed")[1])["services"]
+    assert len(services) == 8 * 7
+    containers.scale(**{name.replace("-", "_"): 1 for name in (*SERVICES, *WORKERS)})
