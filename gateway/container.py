@@ -25,6 +25,7 @@ FIXED = {
     "LOG_DIR": f"{RUN}/log",
     "PID_PATH": f"{RUN}/nginx.pid",
     "TEMP_DIR": f"{RUN}/temp",
+    "TRIES": "9",  # Compose stops all the containers that are too many at once, and nginx learns of it by their refusals
 }
 AT_START = ("WORKERS", "REQUEST_RATE", "REQUEST_BURST", "CONNECTIONS", "UNLIMITED")
 """Environment variables of the container."""

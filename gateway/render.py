@@ -38,6 +38,7 @@ class GatewaySettings:
     pid_path: Path
     temp_dir: Path  # request bodies and large answers pass through here
     worker_processes: int = 1
+    tries: int = 3  # of a request whose replicas die or refuse it
     requests_per_second: int = 1000  # per client address
     request_burst: int = 2000
     connections_per_client: int = 2000
@@ -137,6 +138,7 @@ def _values(destination: Path, settings: GatewaySettings) -> dict[str, str]:
         "PID_PATH": str(settings.pid_path),
         "TEMP_DIR": str(settings.temp_dir),
         "WORKERS": str(settings.worker_processes),
+        "TRIES": str(settings.tries),
         "REQUEST_RATE": f"{settings.requests_per_second}r/s",
         "REQUEST_BURST": str(settings.request_burst),
         "CONNECTIONS": str(settings.connections_per_client),

@@ -1,6 +1,7 @@
 # The gateway: nginx with our configuration. Built from the repository's root.
-ARG PYTHON=python:3.13-slim
-ARG NGINX=nginx:1.30
+# docker-compose.yml says which versions.
+ARG PYTHON
+ARG NGINX
 
 FROM ${PYTHON} AS configuration
 COPY gateway /build/gateway

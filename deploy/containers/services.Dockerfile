@@ -1,5 +1,6 @@
 # One image for every Python process: services, workers, jobs and simulators. Built from the repository's root.
-ARG PYTHON=python:3.13-slim
+# docker-compose.yml says which versions.
+ARG PYTHON
 
 FROM ${PYTHON} AS packages
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore
