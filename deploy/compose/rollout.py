@@ -21,18 +21,20 @@ def rollout(service: str) -> None:
     if not old:
         raise Refused(f"{service} does not run: `make up` first")
     with step(f"Starting {len(old)} new of {service}"):
-        scale(service, 2 * len(old))
+        _add(service, 2 * len(old))
         new = [one for one in containers(service) if one.id not in {each.id for each in old}]
         _wait_until_well(service, new)
     with step(f"Draining {len(old)} old of {service}"):
         for one in old:
             stop(one)
-    scale(service, len(new))
 
 
-def scale(service: str, number: int) -> None:
-    """So many containers; those that run are left alone. Returns before new ones are ready."""
-    compose("up", "--detach", "--no-deps", "--no-recreate", "--scale", f"{service}={number}", service)
+def _add(service: str, number: int) -> None:
+    """Start containers until there are so many; those that run are left alone. Returns before the new ones are ready.
+
+    With its dependencies: without them Compose takes the containers for others, and replaces them at the next `up`.
+    """
+    compose("up", "--detach", "--no-recreate", "--scale", f"{service}={number}", service)
 
 
 def _wait_until_well(service: str, wanted: list[Container]) -> None:

@@ -15,14 +15,13 @@ NOTICED_SECONDS = 10
 
 
 def test_replicas_that_are_added_answer_within_ten_seconds_and_leave_without_a_failure(containers: Containers) -> None:
-    with containers.load(clients=4, pause=0.02) as load:
+    with containers.load(clients=4, pause=0.2) as load:
+        began = time.time()
         containers.scale(leads=4)
-        added = time.time()
-        containers.wait_ready("leads")
-        ready = time.time()
-        eventually(lambda: len(containers.shares("leads", added)) == 4, NOTICED_SECONDS + 5)
-        FIGURES.append(f"four replicas answered {time.time() - ready:.1f} s after they were ready")
+        scaled = time.time()
+        eventually(lambda: len(containers.shares("leads", scaled)) == 4, NOTICED_SECONDS)
         since = time.time()
+        FIGURES.append(f"scaled to 4 in {scaled - began:.1f} s, all four answered {since - scaled:.1f} s later")
         time.sleep(5)
         shares = containers.shares("leads", since)
         containers.scale(leads=1)
@@ -66,11 +65,11 @@ def test_a_killed_replica_of_each_kind_fails_no_request(containers: Containers) 
             containers.docker("kill", containers.ids(name)[0])
             time.sleep(2.5)  # two at once is not what is promised
     assert load.failures == {}
-    containers.check_nothing_lost(load)
+    containers.check_nothing_lost(load, seconds=150)  # what a dead worker had in hand is free after its lease, a minute
 
 
 def test_the_gateways_configuration_is_reloaded_without_a_failure(containers: Containers) -> None:
-    with containers.load(clients=8, pause=0.01) as load:
+    with containers.load(clients=8, pause=0.05) as load:
         for _ in range(3):
             containers.compose("exec", "-T", "gateway", "gateway", "reload")
             time.sleep(0.5)
@@ -89,19 +88,32 @@ def test_a_restarted_server_fails_no_request(containers: Containers, server: str
 
 
 def test_eight_replicas_of_everything_have_connections_enough(containers: Containers) -> None:
+    """By the limits of the roles for all, by use for the service that needs most: 56 processes are more than two cores start."""
     most = int(containers.sql("postgres", "SHOW max_connections"))
-    allowed = int(containers.sql("postgres", "SELECT sum(rolconnlimit) FROM pg_roles WHERE rolconnlimit > 0"))
-    assert allowed < most
-    containers.scale(**{name.replace("-", "_"): 8 for name in (*SERVICES, *WORKERS)})
-    containers.wait_ready(seconds=300)
-    with containers.load(clients=8, pause=0) as load:
+    limits = dict(
+        line.split("|")
+        for line in containers.sql(
+            "postgres", "SELECT rolname, rolconnlimit FROM pg_roles WHERE rolconnlimit > 0"
+        ).splitlines()
+    )
+    of_one_process = int(containers.settings()["DATABASE_POOL_SIZE"]) + 2
+    kinds = {"auth": 1, "leads": 2, "workflows": 2, "crm_sync": 2}
+    assert {role: int(limit) for role, limit in limits.items()} == {
+        role: number * 9 * of_one_process for role, number in kinds.items()
+    }
+    assert sum(map(int, limits.values())) < most
+    containers.scale(leads=8, leads_worker=8)
+    containers.wait_ready("leads", "leads-worker", seconds=300)
+    with containers.load(clients=16, pause=0) as load:
         time.sleep(5)
-        used = int(containers.sql("postgres", "SELECT count(*) FROM pg_stat_activity WHERE datname IS NOT NULL"))
-    FIGURES.append(f"8 replicas of 7 kinds: {used} connections in use, {allowed} allowed, {most} taken by the server")
+        used = int(containers.sql("postgres", "SELECT count(*) FROM pg_stat_activity WHERE usename = 'leads'"))
+    FIGURES.append(
+        f"8 leads and 8 leads-workers under load: {used} connections of {limits['leads']} allowed, {most} for all"
+    )
     assert load.failures == {}
-    refused = containers.compose("logs", "--no-log-prefix", "postgres")
-    assert "too many" not in refused
+    assert used <= int(limits["leads"])
+    assert "too many connections" not in containers.compose("logs", "--no-log-prefix", "postgres", "leads")
     with containers.sign_in() as api:
         services = json.loads(api.ask("GET", "/health/detailed")[1])["services"]
-    assert len(services) == 8 * 7
-    containers.scale(**{name.replace("-", "_"): 1 for name in (*SERVICES, *WORKERS)})
+    assert len([name for name in services if name.startswith("leads")]) == 16
+    containers.scale(leads=1, leads_worker=1)

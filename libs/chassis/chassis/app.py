@@ -85,7 +85,8 @@ def operations_router() -> APIRouter:
         return JSONResponse(found, status_code=503 if found["status"] == "failing" else 200)
 
     @router.get("/metrics")
-    async def metrics() -> Response:
+    async def metrics(request: Request) -> Response:
+        await request.state.resources.observers.observe()
         return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
 
     return router

@@ -8,6 +8,7 @@
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -232,8 +233,10 @@ class Consumer:
 
     async def _hold_through_trouble(self, parcels: Sequence[_Parcel]) -> None:
         fresh = await self._hold(lambda: self._effect(parcels))
-        EVENTS_CONSUMED.labels(self.name, "taken").inc(len(fresh))
-        EVENTS_CONSUMED.labels(self.name, "repeated").inc(len(parcels) - len(fresh))
+        taken = Counter(delivery.event.type for delivery in fresh)
+        for event_type, count in Counter(parcel.delivery.event.type for parcel in parcels).items():
+            EVENTS_CONSUMED.labels(self.name, event_type, "taken").inc(taken[event_type])
+            EVENTS_CONSUMED.labels(self.name, event_type, "repeated").inc(count - taken[event_type])
         if fresh and self._after_commit is not None:
             await self._after_commit(fresh)
 
@@ -281,12 +284,13 @@ class Consumer:
             delay_seconds=delay,
             error=reason,
         )
-        EVENTS_CONSUMED.labels(self.name, "retried").inc()
+        EVENTS_CONSUMED.labels(self.name, parcel.delivery.event.type, "retried").inc()
         await self._move(parcel.message, self._contract.retry(delay), {"x-attempt": attempt, "x-reason": reason[:500]})
 
     async def _bury(self, message: AbstractIncomingMessage, reason: str) -> None:
         log.error("bury-event", queue=self.name, event_id=message.message_id, reason=reason)
-        EVENTS_CONSUMED.labels(self.name, "dead").inc()
+        known = message.type in event_contracts()
+        EVENTS_CONSUMED.labels(self.name, message.type if known else "unknown", "dead").inc()
         await self._move(message, self._contract.dead, {"x-reason": reason[:500], "x-queue": self.name})
 
     async def _move(self, message: AbstractIncomingMessage, queue: str, headers: dict[str, int | str]) -> None:

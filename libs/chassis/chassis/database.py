@@ -13,7 +13,7 @@ from chassis.errors import Unavailable
 from chassis.events import Event
 from chassis.failpoints import failpoint
 from chassis.logs import get_logger
-from chassis.metrics import POOL_WAITS
+from chassis.metrics import OUTBOX_OLDEST, OUTBOX_PARKED_NOW, OUTBOX_WAITING, POOL_CONNECTIONS, POOL_WAITING, POOL_WAITS
 from chassis.outbox import Outbox, OutboxRow, insert_events
 from chassis.queries import load_queries
 from chassis.trouble import CommitUnknown, is_connection_lost
@@ -79,10 +79,31 @@ class Database:
         self.outbox = outbox
         self.served_at = time.monotonic()
         """When the pool last gave somebody a connection (monotonic)."""
+        self._waiting = 0
+
+    async def observe(self) -> None:
+        """Set the gauges of the pool and of the outbox."""
+        size, idle = self._pool.get_size(), self._pool.get_idle_size()
+        for state, number in (("used", size - idle), ("idle", idle), ("free", self._pool.get_max_size() - size)):
+            POOL_CONNECTIONS.labels(state).set(number)
+        POOL_WAITING.set(self._waiting)
+        state = await self.outbox_state()
+        OUTBOX_WAITING.set(state["waiting"])
+        OUTBOX_OLDEST.set(state["oldest_seconds"])
+        OUTBOX_PARKED_NOW.set(state["parked"])
+
+    async def outbox_state(self) -> "asyncpg.Record":
+        """`waiting` and `parked` events, and the age of the oldest that waits, `oldest_seconds`."""
+        async with self.control.acquire(timeout=1) as connection:
+            found = await connection.fetchrow(queries["outbox_state"])
+        if found is None:
+            raise LookupError("an aggregate gives one row")
+        return found
 
     @asynccontextmanager
     async def acquire(self) -> AsyncIterator["PooledConnection"]:
         """A connection for statements that each stand alone; Unavailable (503) if none is free within a second."""
+        self._waiting += 1
         try:
             connection = await self._pool.acquire(timeout=ACQUIRE_SECONDS)
         except TimeoutError as error:
@@ -91,6 +112,8 @@ class Database:
         except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
             # Whatever keeps a connection from being opened is the database's trouble, not the work's.
             raise Unavailable("The database cannot be reached; try again.") from error
+        finally:
+            self._waiting -= 1
         self.served_at = time.monotonic()
         try:
             yield connection

@@ -7,6 +7,7 @@ to whichever relay claims it first.
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -171,7 +172,8 @@ class Outbox:
     async def _mark(self, rows: Sequence[OutboxRow]) -> None:
         async with self._pool.acquire(timeout=2) as connection:
             await connection.execute(queries["mark_published"], [row.event_id for row in rows])
-        OUTBOX_PUBLISHED.inc(len(rows))
+        for event_type, count in Counter(row.type for row in rows).items():
+            OUTBOX_PUBLISHED.labels(event_type).inc(count)
 
     async def _count_refusals(self, rows: Sequence[OutboxRow]) -> None:
         """A refusal may mean that a queue is gone, so the link declares everything anew; a row refused alone too often is parked."""

@@ -16,11 +16,12 @@ from redis.backoff import ExponentialWithJitterBackoff
 
 from chassis.bus import Bus
 from chassis.cache import VersionedCache
-from chassis.database import Database, open_database, queries
+from chassis.database import Database, open_database
 from chassis.errors import Unavailable
 from chassis.health import Health
 from chassis.http import OutboundClient, ServiceClient, make_internal_client
 from chassis.logs import get_logger
+from chassis.metrics import Observers, watch_loop
 from chassis.settings import ServiceSettings
 from chassis.tokens import IdentitySource, RemoteIdentity, TokenVerifier
 from chassis.trouble import is_database_trouble
@@ -45,6 +46,7 @@ class Resources:
     services: ServiceClient
     outbound: OutboundClient
     health: Health
+    observers: Observers
 
     async def wait_to_serve(self) -> None:
         """Return once tokens can be judged, however long auth stays away.
@@ -114,8 +116,12 @@ async def open_resources(
             services=ServiceClient(settings, internal),
             outbound=outbound,
             health=Health(),
+            observers=Observers(),
         )
         _add_pings(resources)
+        resources.observers.add("database", database.observe)
+        lag = asyncio.create_task(watch_loop(), name="loop-watchdog")
+        stack.callback(lag.cancel)
         yield resources
 
 
@@ -123,10 +129,7 @@ def _add_pings(resources: Resources) -> None:
     health, database, bus = resources.health, resources.database, resources.bus
 
     async def postgresql() -> dict[str, Any]:
-        async with database.control.acquire(timeout=1) as connection:
-            state = await connection.fetchrow(queries["outbox_state"])
-        if state is None:
-            raise LookupError("an aggregate gives one row")
+        state = await database.outbox_state()
         return {
             "outbox_waiting": state["waiting"],
             "outbox_parked": state["parked"],
