@@ -100,22 +100,8 @@ class PostgreSQL:
         return Command((*as_account(), str(program), "-D", str(self.data)), self.data, base_environment(self.folder))
 
     def is_ready(self) -> bool:
-        return self._client("pg_isready", "-q").returncode == 0
-
-    def run_sql(self, sql: str, database: str = "postgres") -> str:
-        """Runs statements as the superuser, each in its own transaction; returns unaligned rows.
-
-        Raises ServerFailed with the server's words at the first error.
-        """
-        done = self._client("psql", "-XqAt", "-v", "ON_ERROR_STOP=1", "-d", database, "-f", "-", sql=sql)
-        if done.returncode != 0:
-            raise ServerFailed(f"PostgreSQL refused a statement: {done.stderr.strip()}")
-        return done.stdout.strip()
-
-    def _client(self, program: str, *arguments: str, sql: str = "") -> "subprocess.CompletedProcess[str]":
-        environment = base_environment(self.folder, PGPASSWORD=self.password, PGUSER=SUPERUSER, PGCONNECT_TIMEOUT="5")
-        words = (str(self._programs() / program), "-h", "127.0.0.1", "-p", str(self.port), *arguments)
-        return subprocess.run(words, env=environment, input=sql, capture_output=True, text=True, check=False)
+        words = (str(self._programs() / "pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(self.port))
+        return subprocess.run(words, env=base_environment(self.folder), check=False).returncode == 0
 
     def _programs(self) -> Path:
         programs = program_folder()

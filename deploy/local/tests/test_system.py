@@ -1,5 +1,6 @@
 """One system, started as a user starts it: what the commands say, that it heals, scales without a failed request, and stops."""
 
+import asyncio
 import json
 import os
 import re
@@ -9,7 +10,9 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import asyncpg
 import pytest
 
 from deploy.local import orphans
@@ -64,6 +67,19 @@ def api(system: CommandLine) -> Iterator[Api]:
     """The administrator's API."""
     with system.sign_in() as signed_in:
         yield signed_in
+
+
+def _rows(system: CommandLine, statement: str, database: str = "postgres") -> list[tuple[Any, ...]]:
+    """What PostgreSQL answers its owner."""
+
+    async def ask() -> list[tuple[Any, ...]]:
+        connection = await asyncpg.connect(System.of(system.settings).postgresql.dsn(database))
+        try:
+            return [tuple(record) for record in await connection.fetch(statement)]
+        finally:
+            await connection.close()
+
+    return asyncio.run(ask())
 
 
 def _eventually(condition: Callable[[], bool], seconds: float = 30) -> None:
@@ -161,16 +177,15 @@ def test_secrets_are_their_owners_alone(system: CommandLine) -> None:
 
 
 def test_roles_own_nothing_and_have_a_limit_of_connections(system: CommandLine) -> None:
-    postgresql = System.of(system.settings).postgresql
-    roles = postgresql.run_sql(
+    roles = _rows(
+        system,
         "SELECT rolname, rolsuper OR rolcreatedb OR rolcreaterole, rolconnlimit > 0 FROM pg_roles"
-        " WHERE rolname IN ('auth', 'leads', 'workflows', 'crm_sync') ORDER BY 1"
+        " WHERE rolname IN ('auth', 'leads', 'workflows', 'crm_sync') ORDER BY 1",
     )
-    assert roles.splitlines() == [f"{name}|f|t" for name in ("auth", "crm_sync", "leads", "workflows")]
-    owners = postgresql.run_sql("SELECT DISTINCT pg_get_userbyid(datdba) FROM pg_database WHERE datname = 'leads'")
-    assert owners == "ao_owner"
-    others = postgresql.run_sql("SELECT has_database_privilege('auth', 'leads', 'CONNECT')")
-    assert others == "f"
+    assert roles == [(name, False, True) for name in ("auth", "crm_sync", "leads", "workflows")]
+    owner = "SELECT pg_get_userbyid(datdba) FROM pg_database WHERE datname = 'leads'"
+    assert _rows(system, owner) == [("ao_owner",)]
+    assert _rows(system, "SELECT has_database_privilege('auth', 'leads', 'CONNECT')") == [(False,)]
 
 
 def test_scaling_up_and_down_fails_no_request(system: CommandLine) -> None:
@@ -215,8 +230,8 @@ def test_events_are_announced_again_and_have_their_effect_no_second_time(system:
     assert one.returncode == 0, one.stdout + one.stderr
     [count] = re.findall(r"leads: (\d+) events will be published again", one.stdout)
     assert int(count) >= 4
-    postgresql = System.of(system.settings).postgresql
-    _eventually(lambda: postgresql.run_sql("SELECT count(*) FROM outbox WHERE published_at IS NULL", "leads") == "0")
+    unpublished = "SELECT FROM outbox WHERE published_at IS NULL"
+    _eventually(lambda: _rows(system, unpublished, "leads") == [])
     everybody = system("announce-again")
     assert re.findall(r"(\w+): \d+ events", everybody.stdout) == ["auth", "leads", "workflows", "crm_sync"]
     assert api.get("/api/leads/lead-1/timeline") == before
