@@ -1,9 +1,11 @@
-"""What the health page says of the work at hand."""
+"""What the health page and Prometheus are told of the work at hand."""
 
 from typing import Any
 
 from chassis.database import Database
 from chassis.health import Health
+from chassis.metrics import Observers
+from crm_sync.sync.metrics import RESTING, UNSETTLED
 from crm_sync.sync.repository import queries
 
 
@@ -22,3 +24,20 @@ def add_work_ping(health: Health, database: Database) -> None:
         }
 
     health.add("crm_work", work, required=False)
+
+
+def add_work_observer(observers: Observers, database: Database) -> None:
+    """Show Prometheus how many leads of each connection are not in step, and which connections rest."""
+
+    async def observe() -> None:
+        async with database.control.acquire(timeout=1) as connection:
+            unsettled = await connection.fetch(queries["unsettled_leads"])
+            connections = await connection.fetch(queries["resting_connections"])
+        UNSETTLED.clear()
+        for row in unsettled:
+            UNSETTLED.labels(row["connection_id"], row["state"]).set(row["leads"])
+        RESTING.clear()
+        for row in connections:
+            RESTING.labels(row["id"], row["vendor"]).set(row["resting"])
+
+    observers.add("crm_work", observe)

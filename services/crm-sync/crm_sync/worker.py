@@ -12,7 +12,7 @@ from crm_sync.access import AccessKeeper
 from crm_sync.calling import VendorCaller
 from crm_sync.connectors import all_connectors
 from crm_sync.consumer import QUEUE, LeadConsumer
-from crm_sync.health import add_work_ping
+from crm_sync.health import add_work_observer, add_work_ping
 from crm_sync.models import ConnectionKey
 from crm_sync.settings import CrmSyncSettings
 from crm_sync.sync.batch import Tools
@@ -36,6 +36,7 @@ def build(settings: CrmSyncSettings, resources: Resources) -> Sequence[Loop]:
     syncer = Syncer(tools, connectors)
     leads = LeadConsumer(syncer.wake)
     add_work_ping(resources.health, database)
+    add_work_observer(resources.observers, database)
 
     def wake_for(payload: str) -> None:
         workspace_id, _, connection_id = payload.partition("/")

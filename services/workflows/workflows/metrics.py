@@ -17,3 +17,14 @@ STEP_SECONDS = Histogram(
 )
 RUNS_IN_HAND = Gauge("workflow_runs_in_hand", "Runs this process is working on.")
 LEASES_LOST = Counter("workflow_leases_lost_total", "Runs this process had to let go because their lease was over.")
+RUNS = Gauge(
+    "workflow_runs",
+    "Runs that are not at their end, by state; those that somebody must look at are not among them.",
+    ["state"],
+)
+RUNS_DUE = Gauge("workflow_runs_due", "Runs that a worker could take now.")
+OLDEST_DUE = Gauge("workflow_oldest_due_seconds", "For how long the oldest of them could have been taken.")
+TIMERS_LATE = Gauge("workflow_timers_late", "Runs whose waiting is over and that nobody has released yet.")
+TIMERS_LATE_SECONDS = Gauge(
+    "workflow_timers_late_seconds", "For how long the waiting of the latest of them has been over."
+)

@@ -51,7 +51,12 @@ def build_loops(settings: WorkflowsSettings, resources: Resources) -> Sequence[L
         async with database.control.acquire(timeout=1) as connection:
             return await store.work_ahead(connection)
 
+    async def observe() -> None:
+        async with database.control.acquire(timeout=1) as connection:
+            await store.observe(connection)
+
     resources.health.add("runs", runs_ahead)
+    resources.observers.add("runs", observe)
     events = EventsConsumer(catalogue)
     dsn = settings.database_url.get_secret_value()
     return (

@@ -271,3 +271,13 @@ SELECT count(*) FILTER (WHERE state IN ('due', 'unknown', 'in_flight')) AS waiti
        count(*) FILTER (WHERE state = 'dead') AS dead,
        coalesce(extract(epoch FROM now() - min(next_try_at) FILTER (WHERE state = 'due')), 0)::float8 AS oldest_seconds
 FROM sync_states WHERE state IN ('due', 'unknown', 'in_flight', 'dead');
+
+-- name: unsettled_leads
+-- Two halves, each from an index of its own.
+SELECT connection_id, state, count(*) AS leads FROM sync_states
+WHERE state IN ('due', 'in_flight', 'unknown') GROUP BY connection_id, state
+UNION ALL
+SELECT connection_id, state, count(*) FROM sync_states WHERE state = 'dead' GROUP BY connection_id, state;
+
+-- name: resting_connections
+SELECT id, vendor, (status <> 'active' OR coalesce(paused_until > now(), false))::int AS resting FROM connections WHERE deleted_at IS NULL;

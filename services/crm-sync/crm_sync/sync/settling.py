@@ -1,13 +1,15 @@
 """Storing what became of claimed leads: states, links, events, in one transaction and behind the lease's fence."""
 
 from collections.abc import Collection, Sequence
+from datetime import datetime
 
+from chassis.clock import utcnow
 from chassis.database import Database
 from chassis.logs import get_logger
 from crm_sync.events import settlement_event
 from crm_sync.models import Connection, Settlement
 from crm_sync.sync import policy, repository
-from crm_sync.sync.metrics import SETTLED
+from crm_sync.sync.metrics import LEAD_TO_RECORD, SETTLED
 
 log = get_logger()
 
@@ -38,7 +40,18 @@ async def settle_all(
             if each.announcement is not None:
                 tx.emit(settlement_event(connection, each, each.announcement, counts[each.claim.lead_id]))
     for each in final:
-        SETTLED.labels(connection.vendor, each.dead_kind or each.state.value).inc()
+        SETTLED.labels(connection.vendor, connection.id, each.dead_kind or each.state.value).inc()
+        _measure_way(connection, each)
+
+
+def _measure_way(connection: Connection, settlement: Settlement) -> None:
+    """How long a new lead took to its record; one that was there before the connection has waited for somebody else."""
+    claim = settlement.claim
+    if settlement.link is None or claim.record_id is not None or not settlement.is_synced:
+        return
+    created_at = datetime.fromisoformat(claim.lead["created_at"])
+    if created_at >= connection.created_at:
+        LEAD_TO_RECORD.labels(connection.vendor).observe(max(0.0, (utcnow() - created_at).total_seconds()))
 
 
 def _final(settlement: Settlement, holder: str | None, overwritten: Collection[str]) -> Settlement:

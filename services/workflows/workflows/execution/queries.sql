@@ -114,3 +114,11 @@ RETURNING t.id;
 SELECT count(*) FILTER (WHERE state IN ('queued', 'retrying') AND due_at <= now()) AS due,
        coalesce(extract(epoch FROM now() - min(due_at) FILTER (WHERE state IN ('queued', 'retrying'))), 0)::float8 AS oldest_seconds
 FROM runs WHERE state IN ('queued', 'retrying', 'running', 'cancelling') AND due_at <= now();
+
+-- name: runs_now
+-- Two halves, each from an index of its own.
+SELECT state, count(*) AS runs, 0 AS late, 0::float8 AS late_seconds
+FROM runs WHERE state IN ('queued', 'retrying', 'running', 'cancelling') GROUP BY state
+UNION ALL
+SELECT 'waiting', count(*), count(*) FILTER (WHERE due_at <= now()), coalesce(greatest(extract(epoch FROM now() - min(due_at)), 0), 0)::float8
+FROM runs WHERE state = 'waiting' AND due_at IS NOT NULL;

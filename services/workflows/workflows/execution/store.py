@@ -9,6 +9,7 @@ import orjson
 
 from chassis.database import PooledConnection
 from chassis.queries import load_queries
+from workflows import metrics
 from workflows.engine.run import AttemptState, State, StepState
 from workflows.models import LeadSnapshot
 from workflows.repository import as_json, snapshot
@@ -262,6 +263,19 @@ async def work_ahead(connection: PooledConnection) -> dict[str, float]:
     """How many runs are due and not taken, and for how long the oldest of them."""
     record = await connection.fetchrow(queries["work_ahead"])
     return {"runs_due": record["due"], "oldest_due_seconds": round(record["oldest_seconds"], 3)} if record else {}
+
+
+async def observe(connection: PooledConnection) -> None:
+    """Set the gauges of runs and timers."""
+    ahead = await work_ahead(connection)
+    metrics.RUNS_DUE.set(ahead.get("runs_due", 0))
+    metrics.OLDEST_DUE.set(max(0.0, ahead.get("oldest_due_seconds", 0.0)))
+    metrics.RUNS.clear()
+    for row in await connection.fetch(queries["runs_now"]):
+        metrics.RUNS.labels(row["state"]).set(row["runs"])
+        if row["state"] == "waiting":
+            metrics.TIMERS_LATE.set(row["late"])
+            metrics.TIMERS_LATE_SECONDS.set(row["late_seconds"])
 
 
 def _dumped(value: Any) -> str | None:
