@@ -5,8 +5,8 @@ import os
 import subprocess
 import sys
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -94,19 +94,20 @@ class Containers:
     def load(self, **more: Any) -> Load:
         return Load(self.sign_in, **more)
 
-    def shares(self, service: str, since: float) -> Counter[str]:
-        """How many requests each replica of a service answered since that time, by its address, from the gateway's log."""
+    def answers(self, service: str, since: float) -> dict[str, list[float]]:
+        """When each replica of a service answered a request since that time (unix seconds, whole), by its address: the gateway's log."""
         addresses = {
             network["IPAddress"]
             for one in json.loads(self.docker("inspect", *self.ids(service)))
             for network in one["NetworkSettings"]["Networks"].values()
         }
-        answered: Counter[str] = Counter()
+        answered: dict[str, list[float]] = {}
         for line in self.compose("logs", "--no-log-prefix", "--since", f"{since:.3f}", "gateway").splitlines():
             if line.startswith("{"):
-                address = json.loads(line)["upstream"].rpartition(", ")[2].partition(":")[0]
+                request = json.loads(line)
+                address = request["upstream"].rpartition(", ")[2].partition(":")[0]
                 if address in addresses:
-                    answered[address] += 1
+                    answered.setdefault(address, []).append(datetime.fromisoformat(request["time"]).timestamp())
         return answered
 
     def sql(self, database: str, statement: str) -> str:
