@@ -87,15 +87,15 @@ class Database:
         for state, number in (("used", size - idle), ("idle", idle), ("free", self._pool.get_max_size() - size)):
             POOL_CONNECTIONS.labels(state).set(number)
         POOL_WAITING.set(self._waiting)
-        state = await self.outbox_state()
-        OUTBOX_WAITING.set(state["waiting"])
-        OUTBOX_OLDEST.set(state["oldest_seconds"])
-        OUTBOX_PARKED_NOW.set(state["parked"])
+        outbox = await self.outbox_state()
+        OUTBOX_WAITING.set(outbox["waiting"])
+        OUTBOX_OLDEST.set(outbox["oldest_seconds"])
+        OUTBOX_PARKED_NOW.set(outbox["parked"])
 
     async def outbox_state(self) -> "asyncpg.Record":
         """`waiting` and `parked` events, and the age of the oldest that waits, `oldest_seconds`."""
         async with self.control.acquire(timeout=1) as connection:
-            found = await connection.fetchrow(queries["outbox_state"])
+            found: asyncpg.Record | None = await connection.fetchrow(queries["outbox_state"])
         if found is None:
             raise LookupError("an aggregate gives one row")
         return found

@@ -45,6 +45,7 @@ async def test_what_is_missing_is_made_and_a_second_time_changes_nothing(
         role = await connection.fetchrow(
             "SELECT rolsuper OR rolcreatedb OR rolcreaterole AS may, rolconnlimit FROM pg_roles WHERE rolname = current_user"
         )
+        assert role is not None
         assert (role["may"], role["rolconnlimit"]) == (False, 3)
         assert not await connection.fetchval("SELECT has_database_privilege('public', current_database(), 'CONNECT')")
     finally:
