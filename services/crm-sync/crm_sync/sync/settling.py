@@ -47,9 +47,10 @@ async def settle_all(
 def _measure_way(connection: Connection, settlement: Settlement) -> None:
     """How long a new lead took to its record; one that was there before the connection has waited for somebody else."""
     claim = settlement.claim
-    if settlement.link is None or claim.record_id is not None or not settlement.is_synced:
+    told = claim.lead.get("created_at")
+    if settlement.link is None or claim.record_id is not None or not settlement.is_synced or told is None:
         return
-    created_at = datetime.fromisoformat(claim.lead["created_at"])
+    created_at = datetime.fromisoformat(told)
     if created_at >= connection.created_at:
         LEAD_TO_RECORD.labels(connection.vendor).observe(max(0.0, (utcnow() - created_at).total_seconds()))
 
