@@ -102,7 +102,8 @@ class Containers:
             for network in one["NetworkSettings"]["Networks"].values()
         }
         answered: dict[str, list[float]] = {}
-        for line in self.compose("logs", "--no-log-prefix", "--since", f"{since:.3f}", "gateway").splitlines():
+        [gateway] = self.ids("gateway")
+        for line in self.docker("logs", "--since", f"{since:.3f}", gateway).splitlines():
             if line.startswith("{"):
                 request = json.loads(line)
                 address = request["upstream"].rpartition(", ")[2].partition(":")[0]
