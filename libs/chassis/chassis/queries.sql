@@ -3,13 +3,14 @@ INSERT INTO outbox (event_id, workspace_id, type, subject, subject_version, body
 SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::bigint[], $6::bytea[]);
 
 -- name: claim_outbox
+-- ARRAY: looked for once. A plan may run what stands in IN once for each row, and each time skip what it has locked.
 UPDATE outbox SET claimed_until = now() + interval '10 seconds'
-WHERE event_id IN (
+WHERE event_id = ANY(ARRAY(
     SELECT event_id FROM outbox
     WHERE published_at IS NULL AND parked_at IS NULL AND claimed_until <= now()
     ORDER BY seq LIMIT $1
     FOR UPDATE SKIP LOCKED
-)
+))
 RETURNING event_id, type, body, attempts;
 
 -- name: mark_published
