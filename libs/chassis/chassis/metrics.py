@@ -10,6 +10,10 @@ from collections.abc import Awaitable, Callable
 
 from prometheus_client import Counter, Gauge, Histogram
 
+from chassis.logs import get_logger
+
+log = get_logger()
+
 REQUESTS = Counter("http_requests_total", "HTTP requests answered.", ["method", "route", "status"])
 REQUEST_SECONDS = Histogram(
     "http_request_duration_seconds",
@@ -46,7 +50,7 @@ Observe = Callable[[], Awaitable[None]]
 
 
 class Observers:
-    """What is looked at when Prometheus asks. One that fails or takes too long is counted, and holds nobody up."""
+    """What is looked at when Prometheus asks. One that fails or takes too long is counted and logged, and holds nobody up."""
 
     def __init__(self) -> None:
         self._observers: dict[str, Observe] = {}
@@ -62,8 +66,9 @@ class Observers:
     async def _observe(self, name: str) -> None:
         try:
             await asyncio.wait_for(self._observers[name](), OBSERVE_SECONDS)
-        except Exception:  # noqa: BLE001 - whatever it is, the other gauges are wanted all the same
+        except Exception as error:  # noqa: BLE001 - whatever it is, the other gauges are wanted all the same
             MISSED_OBSERVATIONS.labels(name).inc()
+            log.warning("miss-observation", observer=name, error=repr(error))
 
 
 async def watch_loop() -> None:
