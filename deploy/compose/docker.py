@@ -46,7 +46,7 @@ def compose(*words: str) -> str:
     """What `docker compose` printed. Refused with its last words when it fails."""
     done = _run(["docker", "compose", "--env-file", str(settings.ENV_FILE), *words])
     if done.returncode != 0:
-        raise Refused(f"docker compose {words[0]} failed: {_last_words(done.stderr or done.stdout)}")
+        raise Refused(f"docker compose {' '.join(words)} failed: {_last_words(done.stderr or done.stdout)}")
     return done.stdout
 
 
